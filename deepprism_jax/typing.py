@@ -1,28 +1,18 @@
 """Names for the array shapes that the package's signatures share.
 
-Shapes are checked in the tests only (pytest's jaxtyping hook). Where jaxtyping is not
-installed the names are plain `jax.Array`, so users need neither it nor a type checker.
+`*b` is any number of leading batch axes. Shapes are checked in the tests only, by
+pytest's jaxtyping hook; at run time the annotations cost nothing.
 """
 
-from typing import TYPE_CHECKING, Any
+from jaxtyping import Array, Float, UInt8
 
-import jax
+Image = Float[Array, "*b h w c"]
+"""Images in [-1, 1], channel last."""
 
-if TYPE_CHECKING:
-    Float = Int = UInt8 = Any
-    Image = ImageU8 = Latent = Scalar = jax.Array
-else:
-    try:
-        from jaxtyping import Array, Float, Int, UInt8
-    except ImportError:
+ImageU8 = UInt8[Array, "*b h w c"]
+"""Images as 8-bit pixels 0..255, channel last."""
 
-        class _Unchecked:
-            def __class_getitem__(cls, item):
-                return Any
+Latent = Float[Array, "*b lh lw z"]
+"""Codes: `h / factor` x `w / factor` positions of `z` numbers."""
 
-        Array, Float, Int, UInt8 = jax.Array, _Unchecked, _Unchecked, _Unchecked
-
-    Image = Float[Array, "*b h w c"]  # [-1, 1]
-    ImageU8 = UInt8[Array, "*b h w c"]  # 0 .. 255
-    Latent = Float[Array, "*b lh lw z"]
-    Scalar = Float[Array, ""]
+Scalar = Float[Array, ""]
