@@ -17,9 +17,7 @@ def conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     batch = x.shape[0]
     rows, columns, taps = geometry.halo
     x = x.reshape(*x.shape[:3], geometry.fields_in, geometry.depth)
-    x = jnp.pad(
-        x, [(0, 0)] * 4 + [(taps, taps)], mode=PAD_MODE[geometry.padding]
-    )
+    x = jnp.pad(x, [(0, 0)] * 4 + [(taps, taps)], mode=PAD_MODE[geometry.padding])
     y = lax.conv_general_dilated(
         x,
         kernel,

@@ -16,7 +16,9 @@ from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry
 
 _LANES = 16  # keeps the rows of the buffer aligned to 64 bytes of float32
-_TAPS_A_LOOP = 9  # more accumulators than this spill, and the loop is no longer unrolled
+_TAPS_A_LOOP = (
+    9  # more accumulators than this spill, and the loop is no longer unrolled
+)
 
 
 def _padded(
@@ -28,9 +30,7 @@ def _padded(
     pitch = -(-(depth + 2 * taps) // _LANES) * _LANES
     x = x.astype(jnp.float32)
     buffer = lax.optimization_barrier(
-        jnp.zeros(
-            (batch, height + 2 * rows, width + 2 * columns, pitch), jnp.float32
-        )
+        jnp.zeros((batch, height + 2 * rows, width + 2 * columns, pitch), jnp.float32)
     )
     buffer = lax.dynamic_update_slice(buffer, x, (0, rows, columns, taps))
     if padding != "zero":

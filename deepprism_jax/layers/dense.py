@@ -1,0 +1,126 @@
+"""Convolutions whose weights grow with the channels: the baselines of the paper."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jax import lax
+from jaxtyping import Array, Float
+
+from deepprism_jax.layers.initializers import dense_kernel, depthwise_kernel
+
+
+class Conv(nnx.Module):
+    """2-D convolution, dense or in groups, with symmetric zero padding.
+
+    Padding is K // 2 on either side, so that a stride keeps every other position
+    starting at the first (Flax's SAME would start at the second on even sizes).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        strides: int = 1,
+        groups: int = 1,
+        use_bias: bool = True,
+        kernel_init=dense_kernel,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros((out_channels,))) if use_bias else None
+        self.strides = strides
+        self.groups = groups
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
+        """Apply to a feature map [..., H, W, C_in] -> [..., H', W', C_out]."""
+        dtype = self.dtype or x.dtype
+        kernel = self.kernel[...].astype(dtype)
+        half = kernel.shape[0] // 2
+        batch = x.shape[:-3]
+        y = lax.conv_general_dilated(
+            x.astype(dtype).reshape(-1, *x.shape[-3:]),
+            kernel,
+            window_strides=(self.strides, self.strides),
+            padding=[(half, half), (half, half)],
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
+        )
+        if self.bias is not None:
+            y = y + self.bias[...].astype(dtype)
+        return y.reshape(*batch, *y.shape[1:])
+
+
+class DepthwiseSeparableConv(nnx.Module):
+    """One K x K kernel a channel, then a 1x1 convolution (Chollet, 2017)."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel_size: int = 3,
+        strides: int = 1,
+        use_bias: bool = True,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.depthwise = Conv(
+            in_channels,
+            in_channels,
+            kernel_size=kernel_size,
+            strides=strides,
+            groups=in_channels,
+            use_bias=False,
+            kernel_init=depthwise_kernel,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.pointwise = Conv(
+            in_channels,
+            out_channels,
+            kernel_size=1,
+            use_bias=use_bias,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
+        """Apply to a feature map [..., H, W, C_in] -> [..., H', W', C_out]."""
+        return self.pointwise(self.depthwise(x))
+
+
+class LowRankConv(nnx.Module):
+    """K x K convolution to `rank` channels, then a 1x1 convolution from them."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        rank: int,
+        kernel_size: int = 3,
+        strides: int = 1,
+        use_bias: bool = True,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.reduce = Conv(
+            in_channels,
+            rank,
+            kernel_size=kernel_size,
+            strides=strides,
+            use_bias=False,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.expand = Conv(
+            rank, out_channels, kernel_size=1, use_bias=use_bias, dtype=dtype, rngs=rngs
+        )
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
+        """Apply to a feature map [..., H, W, C_in] -> [..., H', W', C_out]."""
+        return self.expand(self.reduce(x))

@@ -1,0 +1,97 @@
+"""Channel convolutions as modules: eq. (1) to (3) of the paper."""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from deepprism_jax.layers.initializers import prism_kernel
+from deepprism_jax.ops import ChannelPadding, prism_conv
+
+
+class PrismConv(nnx.Module):
+    """Convolution over height, width and channel with one small kernel.
+
+    `y = prism_conv(x, kernel) + bias`, the bias one number a field. A 3x3x3 kernel is
+    DeepPrism (eq. 3: 27 + 1 parameters), a 1x1x3 kernel Prism (eq. 1: 3 + 1).
+
+    Args:
+        fields_in: fields F_in of the input; its channels are a multiple of them.
+        fields_out: fields F_out of the output, of the same depth.
+        kernel_size: odd sizes (K_H, K_W, K_C).
+        strides: spatial stride.
+        channel_padding: topology of the channel axis.
+        use_bias: add a bias.
+        dtype: compute type; None takes the input's. Parameters are float32.
+        rngs: source of the initial kernel.
+    """
+
+    def __init__(
+        self,
+        fields_in: int = 1,
+        fields_out: int = 1,
+        *,
+        kernel_size: tuple[int, int, int] = (3, 3, 3),
+        strides: int = 1,
+        channel_padding: ChannelPadding = "circular",
+        use_bias: bool = True,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        shape = (*kernel_size, fields_in, fields_out)
+        self.kernel = nnx.Param(prism_kernel(rngs.params(), shape))
+        self.bias = nnx.Param(jnp.zeros((fields_out,))) if use_bias else None
+        self.strides = strides
+        self.channel_padding: ChannelPadding = channel_padding
+        self.dtype = dtype
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
+        """Apply to a feature map [..., H, W, F_in * D] -> [..., H', W', F_out * D]."""
+        dtype = self.dtype or x.dtype
+        y = prism_conv(
+            x.astype(dtype),
+            self.kernel[...].astype(dtype),
+            channel_padding=self.channel_padding,
+            strides=self.strides,
+        )
+        if self.bias is None:
+            return y
+        bias = self.bias[...].astype(dtype)
+        return y + jnp.repeat(bias, y.shape[-1] // bias.size)
+
+
+class SeparablePrismConv(nnx.Module):
+    """Pseudo-3-D channel convolution, eq. (2): 3x3x1, then 1x1x3; 12 + 1 parameters.
+
+    The same as a DeepPrism whose kernel is the outer product of the two.
+    """
+
+    def __init__(
+        self,
+        *,
+        kernel_size: int = 3,
+        taps: int = 3,
+        strides: int = 1,
+        channel_padding: ChannelPadding = "circular",
+        use_bias: bool = True,
+        dtype=None,
+        rngs: nnx.Rngs,
+    ):
+        self.space = PrismConv(
+            kernel_size=(kernel_size, kernel_size, 1),
+            strides=strides,
+            channel_padding=channel_padding,
+            use_bias=False,
+            dtype=dtype,
+            rngs=rngs,
+        )
+        self.channel = PrismConv(
+            kernel_size=(1, 1, taps),
+            channel_padding=channel_padding,
+            use_bias=use_bias,
+            dtype=dtype,
+            rngs=rngs,
+        )
+
+    def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow c"]:
+        """Apply to a feature map [..., H, W, C] -> [..., H', W', C]."""
+        return self.channel(self.space(x))
