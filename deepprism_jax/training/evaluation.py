@@ -1,0 +1,94 @@
+"""Score reconstructions over a stream of masked batches, in bounded memory.
+
+The training loop scores one model; `eval.py` scores a model and its baselines on the
+same images. Both hand over plain functions from 8-bit images to 8-bit images.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+
+from deepprism_jax.metrics.psnr import PSNR
+from deepprism_jax.metrics.ssim import SSIM, WINDOW
+from deepprism_jax.metrics.state import Mask, Metric, Pixels, Score
+
+Reconstruct = Callable[[Any], Any]
+"""8-bit images [b, h, w, c] to their 8-bit reconstructions."""
+
+Measure = Callable[[Any, Any, Any], Mapping[str, Metric]]
+"""Images, reconstructions and mask to the states of the metrics, by name."""
+
+
+def _measure_pairs(
+    images: Pixels, reconstructions: Pixels, mask: Mask
+) -> dict[str, Metric]:
+    states: dict[str, Metric] = {"psnr": PSNR.from_batch(images, reconstructions, mask)}
+    if min(images.shape[-3:-1]) >= WINDOW:
+        states["ssim"] = SSIM.from_batch(images, reconstructions, mask)
+    return states
+
+
+measure_pairs: Measure = jax.jit(_measure_pairs)
+"""PSNR and SSIM of every pair; no SSIM where images are smaller than its window."""
+
+
+def compare(
+    methods: Mapping[str, Reconstruct],
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    measure: Measure = measure_pairs,
+    place: Callable[[Any], Any] = jax.device_put,
+) -> dict[str, dict[str, Score]]:
+    """Return the scores of several methods on the same images.
+
+    Args:
+        methods: name to reconstruction function.
+        batches: `{"image": uint8 [b, h, w, c], "mask": bool [b]}`; the mask is False
+            where an image only fills up the last batch.
+        measure: makes the states of one batch; they are merged here.
+        place: puts a batch on the device or devices, as global arrays where there are
+            several processes.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    totals: dict[str, dict[str, Metric]] = {name: {} for name in methods}
+    seen = False
+    for batch in batches:
+        seen = True
+        batch = place({"image": batch["image"], "mask": batch["mask"]})
+        for name, reconstruct in methods.items():
+            # States stay on the device, so the next batch need not wait for this one.
+            images, mask = batch["image"], batch["mask"]
+            states = measure(images, reconstruct(images), mask)
+            for metric, state in states.items():
+                total = totals[name].get(metric)
+                totals[name][metric] = state if total is None else total.merge(state)
+    if not seen:
+        raise ValueError("no image was measured: the split is empty")
+    return {
+        name: {metric: total.compute() for metric, total in metrics.items()}
+        for name, metrics in totals.items()
+    }
+
+
+def evaluate(
+    reconstruct: Reconstruct,
+    batches: Iterable[Mapping[str, Any]],
+    *,
+    measure: Measure = measure_pairs,
+    place: Callable[[Any], Any] = jax.device_put,
+) -> dict[str, Score]:
+    """Return the scores of one method, by metric; see `compare`."""
+    return compare({"": reconstruct}, batches, measure=measure, place=place)[""]
+
+
+def scalars(scores: Mapping[str, Score]) -> dict[str, float]:
+    """Flatten scores to what a log line holds: `psnr`, `psnr_std`, `ssim`, ..."""
+    flat: dict[str, float] = {}
+    for name, score in scores.items():
+        flat[name] = score.value
+        if score.std is not None:
+            flat[f"{name}_std"] = score.std
+    return flat
