@@ -1,0 +1,213 @@
+"""A checkpoint on disk: a directory of separate items, written and read by Orbax.
+
+Arrays are Orbax pytrees; the items named in `JSON_ITEMS` are JSON. Every item can be
+read without the others, so inference never touches the optimizer's state. A manifest
+lies beside them, of the arrays' shapes and of the files' sizes and checksums: Orbax finds
+a cut file only halfway through a restore, and a changed byte not at all.
+"""
+
+import contextlib
+import json
+import logging
+import shutil
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from orbax.checkpoint import v1 as ocp
+
+JSON_ITEMS = ("config", "data")
+"""Items that are JSON values; all others are pytrees of arrays."""
+
+MANIFEST = "manifest.json"
+
+_SAVING = ".saving"
+
+
+class UnreadableError(Exception):
+    """A checkpoint that is half-written, damaged, or of another structure."""
+
+
+def save_items(
+    path: str | Path, items: Mapping[str, Any], *, local: bool = False
+) -> None:
+    """Write the items under another name and rename: all of them or nothing.
+
+    A directory that is there is replaced, once the new one is complete.
+
+    Args:
+        path: directory to make; its parent must exist.
+        items: name to pytree of arrays, or to a JSON value for `JSON_ITEMS`.
+        local: this process writes alone. Otherwise every process must call, with the
+            same path on a file system that they share.
+
+    Raises:
+        OSError: the items could not be written; what was there before is intact.
+    """
+    path = Path(path).absolute()
+    saving = path.with_name(path.name + _SAVING)
+    try:
+        with _orbax(local):
+            ocp.save_checkpointables(str(saving), dict(items), overwrite=True)
+        if local or jax.process_index() == 0:
+            manifest = {
+                "items": {name: _shapes(name, item) for name, item in items.items()},
+                "files": {file: _fingerprint(saving / file) for file in _files(saving)},
+            }
+            (saving / MANIFEST).write_text(json.dumps(manifest))
+            if path.exists():
+                shutil.rmtree(path)
+            saving.rename(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        # TensorStore reports a full disk as ValueError("RESOURCE_EXHAUSTED: ...").
+        # What it wrote goes, for the room it takes may be what is missing.
+        for part in half_written(path.parent, path.name):
+            shutil.rmtree(part, ignore_errors=True)
+        raise OSError(root_cause(error)) from error
+
+
+def load_items(path: str | Path, targets: Mapping[str, Any]) -> dict[str, Any]:
+    """Read some of the items of a directory; every process must call.
+
+    Args:
+        path: directory written by `save_items`.
+        targets: name to a pytree of `jax.ShapeDtypeStruct` with shardings, which need
+            not be those it was saved with; None for `JSON_ITEMS`.
+
+    Raises:
+        UnreadableError: an item is missing, damaged, or does not fit its target.
+    """
+    path = Path(path).absolute()
+    _verify(path, targets)
+    try:
+        with _orbax(local=False):
+            return ocp.load_checkpointables(str(path), dict(targets))
+    except Exception as error:
+        raise UnreadableError(root_cause(error)) from None
+
+
+def steps(directory: str | Path) -> list[int]:
+    """Return the steps that have a complete checkpoint, oldest first."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        return []
+    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal())
+
+
+def half_written(directory: str | Path, name: str = "*") -> list[Path]:
+    """Return what saves that did not finish have left."""
+    return sorted(Path(directory).glob(f"{name}{_SAVING}*"))
+
+
+def flatten_names(tree: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return nested dictionaries as one, with dotted names: `encoder.conv_in.bias`."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= {f"{key}.{name}": x for name, x in flatten_names(value).items()}
+        else:
+            flat[str(key)] = value
+    return flat
+
+
+def unflatten_names(flat: Mapping[str, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the values of `flat` in the nesting of `like`, with its keys."""
+
+    def fill(tree: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
+        return {
+            key: fill(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else flat[f"{prefix}{key}"]
+            for key, value in tree.items()
+        }
+
+    return fill(like, "")
+
+
+def root_cause(error: BaseException) -> str:
+    """Return the first line of the error that started the chain."""
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    lines = str(error).strip().splitlines()
+    text = lines[0] if lines else type(error).__name__
+    return text if len(text) <= 300 else f"{text[:300]}..."
+
+
+def _files(directory: Path) -> list[str]:
+    files = (p for p in directory.rglob("*") if p.is_file())
+    return sorted(p.relative_to(directory).as_posix() for p in files)
+
+
+def _fingerprint(path: Path) -> list[int]:
+    """Return size and CRC-32 of a file, read in pieces."""
+    size, checksum = 0, 0
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
+    return [size, checksum]
+
+
+def _shapes(name: str, item: Any) -> dict[str, Any]:
+    """Return path in the tree to shape and type, for all arrays of an item."""
+    if name in JSON_ITEMS:
+        return {}
+    leaves, _ = jax.tree_util.tree_flatten_with_path(item)
+    return {
+        jax.tree_util.keystr(path): [list(x.shape), jnp.dtype(x.dtype).name]
+        for path, x in leaves
+    }
+
+
+def _verify(path: Path, targets: Mapping[str, Any]) -> None:
+    """Compare targets and files with the manifest, before Orbax reads an array."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+        shapes, files = manifest["items"], manifest["files"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise UnreadableError(f"{MANIFEST} is missing or damaged") from None
+    for name, target in targets.items():
+        if name not in shapes:
+            raise UnreadableError(f"it has no item {name!r}")
+        found, expected = shapes[name], _shapes(name, target)
+        for leaf in sorted(found.keys() | expected.keys()):
+            there, here = found.get(leaf, "nothing"), expected.get(leaf, "nothing")
+            if there != here:
+                raise UnreadableError(f"{name}{leaf} is {there} there and {here} here")
+
+    def wanted(file: str) -> bool:
+        return "/" not in file or file.split("/")[0] in targets
+
+    listed, found = set(filter(wanted, files)), set(filter(wanted, _files(path)))
+    for file in sorted(listed ^ (found - {MANIFEST})):
+        state = "missing" if file in listed else f"not in {MANIFEST}"
+        raise UnreadableError(f"{file} is {state}")
+    for file in sorted(listed):
+        (size, checksum), actual = files[file], _fingerprint(path / file)
+        if actual[0] != size:
+            raise UnreadableError(f"{file} has {actual[0]} bytes, not {size}")
+        if actual[1] != checksum:
+            raise UnreadableError(f"{file} has changed since it was written")
+
+
+@contextlib.contextmanager
+def _orbax(local: bool) -> Iterator[None]:
+    """Name the JSON items to Orbax, and keep its tracebacks out of the log."""
+    registry = ocp.handlers.local_registry()
+    for name in JSON_ITEMS:
+        registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
+    context = ocp.Context()
+    context.checkpointables.registry = registry
+    if local and jax.process_count() > 1:
+        context.multiprocessing.active_processes = {jax.process_index()}
+        context.multiprocessing.primary_host = jax.process_index()
+    log = logging.getLogger("absl")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with context:
+            yield
+    finally:
+        log.setLevel(level)

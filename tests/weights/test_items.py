@@ -1,0 +1,145 @@
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepprism_jax.weights.items import (
+    MANIFEST,
+    UnreadableError,
+    flatten_names,
+    half_written,
+    load_items,
+    root_cause,
+    save_items,
+    steps,
+    unflatten_names,
+)
+
+TREE = {
+    "a": {0: jnp.arange(40000.0), 1: jnp.ones((3, 2), jnp.bfloat16)},
+    "key": jnp.array([1, 2], jnp.uint32),
+    "empty": {},
+}
+
+
+def target(tree):
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree
+    )
+
+
+@pytest.fixture
+def saved(tmp_path):
+    save_items(tmp_path / "7", {"state": TREE, "config": {"a": [1, None, "b"]}})
+    return tmp_path / "7"
+
+
+def test_items_come_back_as_they_were(saved):
+    items = load_items(saved, {"state": target(TREE), "config": None})
+    assert items["config"] == {"a": [1, None, "b"]}
+    assert jax.tree.structure(items["state"]) == jax.tree.structure(TREE)
+    for found, expected in zip(
+        jax.tree.leaves(items["state"]), jax.tree.leaves(TREE), strict=True
+    ):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_one_item_is_read_without_the_others(saved):
+    shutil.rmtree(saved / "state")
+    assert load_items(saved, {"config": None})["config"]["a"][0] == 1
+
+
+def test_saving_again_replaces(saved):
+    save_items(saved, {"state": {"x": jnp.zeros(3)}})
+    assert (
+        load_items(saved, {"state": target({"x": jnp.ones(3)})})["state"]["x"][0] == 0
+    )
+    with pytest.raises(UnreadableError, match="no item 'config'"):
+        load_items(saved, {"config": None})
+
+
+def every_file(directory):
+    return [p for p in directory.rglob("*") if p.is_file()]
+
+
+def test_a_cut_a_changed_and_a_missing_file_are_each_found(saved):
+    """For every file of the checkpoint: nothing on disk is outside the manifest."""
+    wanted = {"state": target(TREE), "config": None}
+    for file in every_file(saved):
+        content = file.read_bytes()
+        if not content:
+            continue
+        middle = len(content) // 2
+        flipped = bytes([content[middle] ^ 1])
+        for damaged in (
+            content[:middle],
+            content[:middle] + flipped + content[middle + 1 :],
+        ):
+            file.write_bytes(damaged)
+            with pytest.raises(UnreadableError):
+                load_items(saved, wanted)
+        file.unlink()
+        with pytest.raises(UnreadableError, match="missing"):
+            load_items(saved, wanted)
+        file.write_bytes(content)
+    assert (saved / MANIFEST) in every_file(saved)
+    load_items(saved, wanted)
+
+
+def test_another_structure_or_shape_is_unreadable(saved):
+    for wrong in (
+        {"a": TREE["a"]},
+        {**TREE, "more": jnp.zeros(2)},
+        {**TREE, "key": jnp.zeros(3, jnp.uint32)},
+        {**TREE, "key": jnp.zeros(2, jnp.int32)},
+    ):
+        with pytest.raises(UnreadableError) as caught:
+            load_items(saved, {"state": target(wrong)})
+        assert "\n" not in str(caught.value)
+
+
+def test_a_save_that_fails_leaves_the_old_one_and_no_rubbish(saved, monkeypatch):
+    def full(*_, **__):
+        (saved.parent / "7.saving.orbax-checkpoint-tmp").mkdir()
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
+
+    monkeypatch.setattr("orbax.checkpoint.v1.save_checkpointables", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_items(saved, {"state": TREE})
+    assert [p.name for p in saved.parent.iterdir()] == ["7"]
+    load_items(saved, {"state": target(TREE)})
+
+
+def test_steps_knows_complete_from_half_written(tmp_path):
+    for name in ("10", "9", "12.saving", "13.saving.orbax-checkpoint-tmp", "notes"):
+        (tmp_path / name).mkdir()
+    assert steps(tmp_path) == [9, 10]
+    assert [p.name[:2] for p in half_written(tmp_path)] == ["12", "13"]
+    assert [p.name[:2] for p in half_written(tmp_path, "12")] == ["12"]
+    assert steps(tmp_path / "nowhere") == []
+    assert half_written(tmp_path / "nowhere") == []
+
+
+def test_names_are_dotted_and_come_back():
+    flat = flatten_names({"encoder": {0: {"bias": 1}, 1: {"bias": 2}}, "z": 3})
+    assert flat == {"encoder.0.bias": 1, "encoder.1.bias": 2, "z": 3}
+    nested = {"encoder": {0: {"bias": 0}, 1: {"bias": 0}}, "z": 0}
+    filled = unflatten_names(flat, nested)
+    assert filled == {"encoder": {0: {"bias": 1}, 1: {"bias": 2}}, "z": 3}
+
+
+def test_root_cause_is_one_line():
+    try:
+        try:
+            raise KeyError("first\nsecond")
+        except KeyError as error:
+            raise ValueError("later") from error
+    except ValueError as error:
+        assert "first" in root_cause(error)
+        assert "later" not in root_cause(error)
+        assert "\n" not in root_cause(error)
+    assert root_cause(OSError()) == "OSError"
+    assert len(root_cause(ValueError("x" * 1000))) < 400
