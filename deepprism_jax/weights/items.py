@@ -2,8 +2,8 @@
 
 Arrays are Orbax pytrees; the items named in `JSON_ITEMS` are JSON. Every item can be
 read without the others, so inference never touches the optimizer's state. A manifest
-lies beside them, of the arrays' shapes and of the files' sizes and checksums: Orbax finds
-a cut file only halfway through a restore, and a changed byte not at all.
+of the arrays' shapes and the files' sizes and checksums lies beside them: Orbax finds a
+cut file only halfway through a restore, and a changed byte not at all.
 """
 
 import contextlib

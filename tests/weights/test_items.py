@@ -132,14 +132,10 @@ def test_names_are_dotted_and_come_back():
 
 
 def test_root_cause_is_one_line():
-    try:
-        try:
-            raise KeyError("first\nsecond")
-        except KeyError as error:
-            raise ValueError("later") from error
-    except ValueError as error:
-        assert "first" in root_cause(error)
-        assert "later" not in root_cause(error)
-        assert "\n" not in root_cause(error)
+    cause = KeyError("first\nsecond")
+    error = ValueError("later")
+    error.__cause__ = cause
+    assert root_cause(error) == root_cause(cause)
+    assert root_cause(ValueError("first\nsecond")) == "first"
     assert root_cause(OSError()) == "OSError"
     assert len(root_cause(ValueError("x" * 1000))) < 400
