@@ -68,16 +68,19 @@ class DataConfig:
     image_size: tuple[int, int] = (32, 32)
     """Height and width that the network sees."""
     channels: int = 3
-    """Image channels: 1 grayscale, 3 RGB, 4 RGBA; `folder` and `tfds` convert."""
+    """Image channels: 1 grayscale, 3 RGB, 4 RGBA; images are converted."""
+    resize: Literal["cover", "keep"] = "cover"
+    """How `folder` and `tfds` bring images to size before the crop: every image just
+    large enough for it (as LDM does for ImageNet), or only enlarge those too small."""
     crop: Literal["random", "center"] = "random"
     """How a training image larger than `image_size` is cut."""
     flip: bool = True
     """Flip training images left-right at random."""
     train_split: str = "train"
-    """Split to train on."""
+    """Split to train on; see `eval_split`."""
     eval_split: str = "test"
-    """Split to evaluate on: held-out photographs, CIFAR-10 test, a TFDS split, or for
-    `folder` a sub-folder."""
+    """Split to evaluate on: `test` of photos and cifar10, a TFDS split, or for `folder`
+    a sub-folder or `.`, the folder itself; in parts as `.[:90%]` and `.[90%:]`."""
 
 
 @dataclass(frozen=True)
