@@ -65,9 +65,9 @@ def _round(x: jax.Array) -> jax.Array:
 class PCA:
     """The best linear code of its length for the images it was fitted on."""
 
-    mean: np.ndarray = field(repr=False)
+    mean: jax.Array = field(repr=False)
     """Mean image [h, w, c], 0..255."""
-    components: np.ndarray = field(repr=False)
+    components: jax.Array = field(repr=False)
     """Orthonormal principal components [k, h * w * c], the strongest first."""
     images: int
     """How many images it was fitted on."""
@@ -118,8 +118,9 @@ def fit_pca(batches: Iterable[UInt8[np.ndarray, "_ h w c"]], components: int) ->
         count, total, vectors = _fit_by_covariance(batches, size, components)
     else:
         count, total, vectors = _fit_by_inner_products(batches, size, components)
-    mean = (total / count + OFFSET).astype(np.float32)
-    return PCA(mean.reshape(first.shape[1:]), vectors, count)
+    mean = (total / count + OFFSET).astype(np.float32).reshape(first.shape[1:])
+    # On the device once, not once a batch.
+    return PCA(jnp.asarray(mean), jnp.asarray(vectors), count)
 
 
 def _fit_by_covariance(

@@ -67,8 +67,9 @@ def test_pca_is_the_best_projection_of_its_rank():
     rows = images.reshape(40, -1).astype(float)
     spectrum = np.linalg.svd(rows - rows.mean(0), compute_uv=False)
     pca = fit_pca([images], 5)
-    centred = rows - pca.mean.reshape(-1)
-    rest = centred - centred @ pca.components.T @ pca.components
+    centred = rows - np.asarray(pca.mean).reshape(-1)
+    components = np.asarray(pca.components)
+    rest = centred - centred @ components.T @ components
     assert np.sum(rest**2) == pytest.approx(np.sum(spectrum[5:] ** 2), rel=1e-5)
 
 
