@@ -1,0 +1,151 @@
+"""The command line of `train.py`: an experiment by name, then overrides of its fields.
+
+    python train.py CONFIG [--nested.override value] [--workdir DIR] [--resume]
+
+Fields, types and help come from the dataclasses of `training.config`, through tyro.
+"""
+
+import contextlib
+import difflib
+import io
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from deepprism_jax.training.config import Config
+from deepprism_jax.training.preflight import PreflightError
+
+PROGRAM = "train.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """What the command line asks for."""
+
+    config: Annotated[Config, tyro.conf.arg(name="")]
+    """The experiment, with its overrides."""
+    workdir: str
+    """Directory of the run: checkpoints, metrics, pictures, finally the model."""
+    resume: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Go on from the newest checkpoint in the work directory."""
+    dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Check everything, print parameters, learning rate and memory, and stop."""
+    distributed: tyro.conf.FlagCreatePairsOff[bool] = False
+    """This is one of several processes (TPU pod, Slurm, Open MPI, or named by the
+    variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)."""
+
+
+def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
+    """Return what the arguments ask for.
+
+    Args:
+        argv: arguments after the program's name.
+        experiments: name to module with `get_config() -> Config` and a docstring.
+
+    Raises:
+        PreflightError: unknown experiment or option, or a value of the wrong type.
+        SystemExit: help was asked for and has been printed.
+    """
+    if not argv:
+        raise PreflightError(f"no CONFIG is named; see python {PROGRAM} --help")
+    name, *overrides = argv
+    if name in ("-h", "--help"):
+        print_help(experiments)
+        raise SystemExit(0)
+    if name.startswith("-"):
+        raise PreflightError(
+            f"{name} came before CONFIG; see python {PROGRAM} --help for the order"
+        )
+    if name not in experiments:
+        raise PreflightError(unknown("config", name, experiments))
+    experiment = experiments[name]
+    default = Run(config=experiment.get_config(), workdir=f"runs/{name}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return tyro.cli(
+                Run,
+                prog=f"{PROGRAM} {name}",
+                description=experiment.__doc__,
+                args=overrides,
+                default=default,
+            )
+    except SystemExit as stop:
+        if stop.code in (None, 0):
+            raise
+        raise PreflightError(one_line(errors.getvalue())) from None
+
+
+def unknown(kind: str, name: str, known: Mapping[str, object]) -> str:
+    """Say that a name is not known, and which ones are near it."""
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    if near:
+        return f"unknown {kind} {name!r}; perhaps you meant {' or '.join(near)}"
+    return f"unknown {kind} {name!r}; choose one of {', '.join(known)}"
+
+
+_USAGE = f"""\
+usage: python {PROGRAM} CONFIG [--nested.override VALUE ...]
+                       [--workdir DIR] [--resume] [--dry-run]
+"""
+
+_READ_ON = f"""
+python {PROGRAM} CONFIG --help explains every field and its default in CONFIG.
+
+Ctrl-C or SIGTERM ends the run after the current step with a checkpoint, from
+which --resume goes on, and with the exit code 130 or 143. Other exit codes: 0 the
+run is done, 1 it failed, 2 it was refused before any work."""
+
+
+def print_help(experiments: Mapping[str, ModuleType]) -> None:
+    """Print usage and the experiments with the first lines of their docstrings."""
+    table = Table("CONFIG is one of", "", box=None, header_style="")
+    for name, experiment in experiments.items():
+        lines = (experiment.__doc__ or "").strip().splitlines()
+        table.add_row(f"  {name}", Text(lines[0] if lines else ""))
+    console = Console()
+    console.print(_USAGE, highlight=False, markup=False, soft_wrap=True)
+    console.print(table)
+    console.print(_READ_ON, highlight=False, markup=False, soft_wrap=True)
+
+
+def one_line(box: str) -> str:
+    """Return a message that tyro has drawn as a box as one line.
+
+    The box holds the message, then between rules the nearest options or the option's
+    help, then where to read on.
+    """
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
+    rows = [row.strip(" │") for row in plain.splitlines()]
+    parts: list[list[str]] = [[]]
+    for row in rows:
+        if row.startswith(("╭", "╰")):
+            continue
+        if row and not row.strip("─"):
+            parts.append([])
+        elif row:
+            parts[-1].append(row)
+    message = " ".join(parts[0])
+    if not message:
+        return plain.strip() or "the command line was not understood"
+    message = re.sub(r"^Unrecognized options: ", "unknown option ", message)
+    for part in parts[1:]:
+        if part[0].startswith("Perhaps you meant"):
+            near = [row.split()[0].rstrip(",") for row in part if row.startswith("--")]
+            message += f"; perhaps you meant {' or '.join(near[:3])}"
+    return message.rstrip(".")
+
+
+def report(error: PreflightError) -> int:
+    """Print the problems, one a line, and return the exit code."""
+    for problem in error.problems:
+        print(f"error: {problem}", file=sys.stderr)
+    return 2

@@ -1,0 +1,210 @@
+"""What is checked before any work; a problem is one line: the value and the remedy."""
+
+import contextlib
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepprism_jax.training.config import (
+    Config,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+
+class PreflightError(Exception):
+    """The run is refused before any work; `problems` are one line each."""
+
+    def __init__(self, *problems: str):
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@contextlib.contextmanager
+def refusing() -> Iterator[None]:
+    """Turn what the library says about impossible values or files into a refusal."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise PreflightError(lines[0]) from error
+
+
+def check(config: Config, *, devices: int, processes: int = 1) -> None:
+    """Check a config against itself, the devices and the files it names.
+
+    Args:
+        config: the experiment.
+        devices: devices over all processes.
+        processes: processes of the run.
+
+    Raises:
+        PreflightError: with all problems that there are.
+    """
+    problems = [
+        *_at_least(config),
+        *_model(config.model, config.data.image_size),
+        *_perceptual(config.loss),
+        *_adversarial(config.loss, config.train.steps),
+        *_optimizer(config.optimizer, config.train.steps),
+        *_batch(config.train, devices, processes),
+    ]
+    if problems:
+        raise PreflightError(*problems)
+
+
+def as_steps(value: float, steps: int) -> int:
+    """Return a number of steps that is given as such, or below 1 as a fraction."""
+    return round(value * steps) if value < 1 else round(value)
+
+
+_LEAST = {
+    "model.width": 1,
+    "model.fields": 1,
+    "model.groups": 1,
+    "model.rank": 1,
+    "model.downsamples": 0,
+    "model.blocks": 0,
+    "model.z_channels": 1,
+    "model.heads": 1,
+    "model.norm_groups": 1,
+    "model.codebook_size": 2,
+    "loss.perceptual_weight": 0,
+    "loss.kl_weight": 0,
+    "loss.commitment_weight": 0,
+    "loss.adversarial_weight": 0,
+    "loss.adversarial_start": 0,
+    "loss.adversarial_ramp": 0,
+    "loss.discriminator_warmup": 0,
+    "loss.r1_weight": 0,
+    "loss.lecam_weight": 0,
+    "discriminator.width": 1,
+    "discriminator.layers": 0,
+    "optimizer.weight_decay": 0,
+    "optimizer.clip_norm": 0,
+    "optimizer.warmup_steps": 0,
+    "optimizer.final_ratio": 0,
+    "train.steps": 1,
+    "train.batch_size": 1,
+    "train.accumulation": 1,
+    "train.seed": 0,
+    "train.log_every": 1,
+    "train.eval_every": 0,
+    "train.eval_images": 0,
+    "train.save_every": 0,
+    "train.keep": 1,
+}
+
+
+def _at_least(config: Config) -> Iterator[str]:
+    for name, least in _LEAST.items():
+        group, field = name.split(".")
+        value = getattr(getattr(config, group), field)
+        if not value >= least or value == math.inf:
+            yield f"{name}={value} must be a number from {least} up"
+
+
+def _model(model: ModelConfig, image_size: tuple[int, int]) -> Iterator[str]:
+    for name, parts in (("norm_groups", model.norm_groups), ("heads", model.heads)):
+        if parts >= 1 and model.width >= 1 and model.width % parts:
+            yield (
+                f"model.{name}={parts} must divide model.width={model.width}; choose "
+                f"one of {divisors(model.width)}"
+            )
+    factor = 2**model.downsamples if model.downsamples >= 0 else 1
+    if any(side < 1 or side % factor for side in image_size):
+        near = tuple(max(1, round(side / factor)) * factor for side in image_size)
+        yield (
+            f"data.image_size={image_size} must be multiples of the factor {factor} "
+            f"(2**model.downsamples); the nearest is {near}"
+        )
+
+
+def _perceptual(loss: LossConfig) -> Iterator[str]:
+    if loss.perceptual_weight > 0 and not loss.perceptual_weights:
+        yield (
+            f"loss.perceptual_weight={loss.perceptual_weight} needs "
+            f"loss.perceptual_weights, a file of {loss.perceptual_net} weights in "
+            "torchvision's layout (docs/training.md says how to get one); or set "
+            "--loss.perceptual-weight 0"
+        )
+    for field in ("perceptual_weights", "perceptual_heads"):
+        path = getattr(loss, field)
+        if loss.perceptual_weight > 0 and path and not Path(path).is_file():
+            yield f"loss.{field}={path!r} is not a file; give the path of one"
+
+
+def _adversarial(loss: LossConfig, steps: int) -> Iterator[str]:
+    if not loss.adversarial_weight > 0:
+        for field in ("r1_weight", "lecam_weight"):
+            if getattr(loss, field) > 0:
+                yield (
+                    f"loss.{field}={getattr(loss, field)} regularises a discriminator, "
+                    "and there is none: set --loss.adversarial-weight above 0"
+                )
+        return
+    start = as_steps(loss.adversarial_start, steps)
+    warmup = as_steps(loss.discriminator_warmup, steps)
+    if start >= steps:
+        yield (
+            f"loss.adversarial_start={loss.adversarial_start} (step {start}) is never "
+            f"reached in train.steps={steps}: start earlier, or set "
+            "--loss.adversarial-weight 0"
+        )
+    if warmup > start:
+        yield (
+            f"loss.discriminator_warmup={loss.discriminator_warmup} ({warmup} steps) "
+            f"does not fit before loss.adversarial_start={loss.adversarial_start} "
+            f"(step {start}): start later or warm up for at most {start} steps"
+        )
+
+
+def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
+    if not 0 < optimizer.learning_rate < math.inf:
+        yield f"optimizer.learning_rate={optimizer.learning_rate} must be above 0"
+    for field in ("b1", "b2"):
+        if not 0 <= getattr(optimizer, field) < 1:
+            yield f"optimizer.{field}={getattr(optimizer, field)} must lie in [0, 1)"
+    if optimizer.weight_decay > 0 and optimizer.name not in ("adamw", "lion"):
+        yield (
+            f"optimizer.weight_decay={optimizer.weight_decay} is of no effect with "
+            f"optimizer.name={optimizer.name}: choose adamw or lion"
+        )
+    if 0 < steps <= optimizer.warmup_steps:
+        yield (
+            f"optimizer.warmup_steps={optimizer.warmup_steps} must be below "
+            f"train.steps={steps}"
+        )
+
+
+def _batch(train: TrainConfig, devices: int, processes: int) -> Iterator[str]:
+    if not 0 <= train.ema_decay < 1:
+        yield f"train.ema_decay={train.ema_decay} must lie in [0, 1); 0 is off"
+    if min(train.batch_size, train.accumulation) < 1:
+        return
+    parts = devices * train.accumulation
+    if train.batch_size % parts:
+        below = train.batch_size // parts * parts
+        choice = f"{below} or {below + parts}" if below else f"{parts}"
+        yield (
+            f"train.batch_size={train.batch_size} must be divisible by {devices} "
+            f"{plural(devices, 'device')} x train.accumulation={train.accumulation} = "
+            f"{parts}; choose {choice}"
+        )
+    if train.batch_size % processes:
+        yield (
+            f"train.batch_size={train.batch_size} must be divisible by the {processes} "
+            "processes"
+        )
+
+
+def divisors(number: int) -> list[int]:
+    """Return the divisors of a positive number, smallest first."""
+    return [d for d in range(1, number + 1) if number % d == 0]
+
+
+def plural(count: int, noun: str) -> str:
+    """Return the noun, with an s unless there is one of it."""
+    return noun if count == 1 else f"{noun}s"

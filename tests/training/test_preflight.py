@@ -1,0 +1,165 @@
+import dataclasses
+import math
+import re
+
+import pytest
+
+from deepprism_jax.training.config import Config
+from deepprism_jax.training.preflight import (
+    PreflightError,
+    as_steps,
+    check,
+    divisors,
+    refusing,
+)
+
+
+def changed(**overrides):
+    """Config with dotted names overridden, dots written as double underscores."""
+    config = Config()
+    for name, value in overrides.items():
+        group, field = name.split("__")
+        part = dataclasses.replace(getattr(config, group), **{field: value})
+        config = dataclasses.replace(config, **{group: part})
+    return config
+
+
+def problems(devices=1, processes=1, **overrides):
+    try:
+        check(changed(**overrides), devices=devices, processes=processes)
+    except PreflightError as error:
+        for problem in error.problems:
+            assert "\n" not in problem
+        return list(error.problems)
+    return []
+
+
+def test_the_default_config_passes():
+    assert problems() == []
+
+
+@pytest.mark.parametrize(
+    ("overrides", "pattern"),
+    [
+        ({"model__width": 100}, r"norm_groups=32 .*width=100; .*\[1, 2, 4, 5, 10"),
+        ({"model__heads": 3}, r"heads=3 must divide model.width=256"),
+        ({"model__width": 0}, r"model.width=0 must be a number from 1"),
+        ({"model__downsamples": -1}, r"model.downsamples=-1"),
+        (
+            {"data__image_size": (30, 32)},
+            r"\(30, 32\).*factor 4 .*nearest is \(32, 32\)",
+        ),
+        ({"data__image_size": (0, 32)}, r"\(0, 32\).*nearest is \(4, 32\)"),
+        (
+            {"train__batch_size": 62, "train__accumulation": 4},
+            r"62 .* 4; choose 60 or 64",
+        ),
+        (
+            {"train__batch_size": 2, "train__accumulation": 4},
+            r"batch_size=2 .*choose 4$",
+        ),
+        ({"train__batch_size": 0}, r"train.batch_size=0 must"),
+        ({"train__accumulation": 0}, r"train.accumulation=0 must"),
+        ({"train__steps": 0}, r"train.steps=0 must"),
+        ({"train__keep": 0}, r"train.keep=0 must"),
+        ({"train__log_every": 0}, r"train.log_every=0 must"),
+        ({"train__save_every": -1}, r"train.save_every=-1 must"),
+        ({"train__ema_decay": 1.0}, r"train.ema_decay=1.0 must lie in \[0, 1\)"),
+        ({"loss__kl_weight": -1e-6}, r"loss.kl_weight=-1e-06 must"),
+        ({"loss__kl_weight": math.nan}, r"loss.kl_weight=nan must"),
+        ({"loss__kl_weight": math.inf}, r"loss.kl_weight=inf must"),
+        ({"loss__perceptual_weight": 1.0}, r"perceptual_weights.*squeeze.*or set"),
+        (
+            {
+                "loss__perceptual_weight": 1.0,
+                "loss__perceptual_weights": "/no/such.npz",
+            },
+            r"loss.perceptual_weights='/no/such.npz' is not a file",
+        ),
+        ({"loss__r1_weight": 1.0}, r"r1_weight=1.0 regularises a discriminator"),
+        ({"loss__lecam_weight": 1.0}, r"lecam_weight=1.0 regularises a discriminator"),
+        ({"optimizer__learning_rate": 0.0}, r"learning_rate=0.0 must be above 0"),
+        ({"optimizer__b2": 1.0}, r"optimizer.b2=1.0 must lie in"),
+        (
+            {"optimizer__weight_decay": 0.1},
+            r"weight_decay=0.1 .*name=adam: choose adamw",
+        ),
+        ({"optimizer__warmup_steps": 10_000}, r"warmup_steps=10000 must be below"),
+    ],
+)
+def test_each_mistake_is_one_problem_with_value_and_remedy(overrides, pattern):
+    (problem,) = problems(**overrides)
+    assert re.search(pattern, problem), problem
+
+
+@pytest.mark.parametrize(
+    ("start", "warmup", "pattern"),
+    [
+        (0.5, 0.05, None),
+        (5000.0, 5000.0, None),
+        (0.0, 0.0, None),
+        (10_000.0, 0.05, r"adversarial_start=10000.0 \(step 10000\) is never reached"),
+        (0.0, 0.05, r"warmup=0.05 \(500 steps\) does not fit before .*\(step 0\)"),
+        (100.0, 200.0, r"at most 100 steps"),
+    ],
+)
+def test_adversarial_schedule_must_fit_the_run(start, warmup, pattern):
+    found = problems(
+        loss__adversarial_weight=0.5,
+        loss__adversarial_start=start,
+        loss__discriminator_warmup=warmup,
+    )
+    if pattern is None:
+        assert found == []
+    else:
+        assert re.search(pattern, found[0])
+
+
+def test_all_problems_are_told_at_once():
+    found = problems(model__width=33, train__steps=0, loss__r1_weight=1.0)
+    assert len(found) == 3
+
+
+@pytest.mark.parametrize(
+    ("devices", "batch_size", "accumulation", "fits"),
+    [(8, 64, 1, True), (8, 64, 8, True), (8, 64, 16, False), (3, 64, 1, False)],
+)
+def test_batch_is_spread_over_devices_and_accumulation(
+    devices, batch_size, accumulation, fits
+):
+    found = problems(
+        devices, train__batch_size=batch_size, train__accumulation=accumulation
+    )
+    assert (found == []) == fits
+    if not fits:
+        assert f"{devices} devices x train.accumulation={accumulation}" in found[0]
+
+
+def test_fractions_are_of_the_run():
+    assert as_steps(0.5, 1000) == 500
+    assert as_steps(0.0, 1000) == 0
+    assert as_steps(1.0, 1000) == 1
+    assert as_steps(250.0, 1000) == 250
+
+
+def test_divisors():
+    assert divisors(12) == [1, 2, 3, 4, 6, 12]
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("first\nsecond"), "first"),
+        (FileNotFoundError("no file"), "no file"),
+        (OSError(), "OSError"),
+    ],
+)
+def test_what_the_library_refuses_is_a_refusal(error, line):
+    with pytest.raises(PreflightError) as caught, refusing():
+        raise error
+    assert caught.value.problems == (line,)
+
+
+def test_a_mistake_in_the_program_is_not_a_refusal():
+    with pytest.raises(KeyError), refusing():
+        raise KeyError("a")
