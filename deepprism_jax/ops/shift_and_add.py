@@ -49,6 +49,18 @@ def _padded(
     return lax.optimization_barrier(buffer)
 
 
+def _materialized(y: jax.Array) -> jax.Array:
+    """Keep XLA from computing y anew in every loop that reads it.
+
+    Its CPU backend fuses a sum of 27 products into each consumer, several of which
+    follow a convolution (both sums of a GroupNorm, its affine map, ...). An update in
+    place is never fused into what reads it: so one element is overwritten by itself.
+    """
+    corner = (0,) * y.ndim
+    element = lax.optimization_barrier(lax.slice(y, corner, (1,) * y.ndim))
+    return lax.dynamic_update_slice(y, element, corner)
+
+
 def _window(
     buffer: jax.Array,
     tap: tuple[int, int, int],
@@ -104,12 +116,13 @@ def conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     ]
     size = (*geometry.out_size, geometry.depth)
     y = _correlate(buffers, kernel.astype(jnp.float32), size, geometry.strides)
-    return y.astype(x.dtype)
+    return _materialized(y.astype(x.dtype))
 
 
 def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array) -> jax.Array:
     """Adjoint of `conv` in x: correlate g with the flipped kernel."""
     dtype, taps = g.dtype, geometry.halo[2]
+    g = _materialized(g)
     if geometry.strides != (1, 1):
         spread = [
             (0, n - ((m - 1) * step + 1), step - 1)
@@ -127,14 +140,16 @@ def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array) -> jax.A
     if geometry.padding != "replicate":
         buffers = [_padded(f, geometry.halo, geometry.padding) for f in fields]
         dx = _correlate(buffers, flipped, (*space, geometry.depth), (1, 1))
-        return dx.astype(dtype)
+        return _materialized(dx.astype(dtype))
     # A replicated edge read its end position: what reached the halo is added there.
     wide_halo = (*geometry.halo[:2], 2 * taps)
-    wide = _correlate(
-        [_padded(f, wide_halo, "zero") for f in fields],
-        flipped,
-        (*space, geometry.depth + 2 * taps),
-        (1, 1),
+    wide = _materialized(
+        _correlate(
+            [_padded(f, wide_halo, "zero") for f in fields],
+            flipped,
+            (*space, geometry.depth + 2 * taps),
+            (1, 1),
+        )
     )
     folded = []
     for field in _fields(wide, geometry.fields_in):
@@ -154,6 +169,7 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
     A few positions of the width are reduced first: the reduction is unrolled, so the
     loop runs over channels and vectorises without reassociating float additions.
     """
+    g = _materialized(g)
     size = (*geometry.out_size, geometry.depth)
     height, width, depth = size
     run = next(n for n in (8, 4, 2, 1) if width % n == 0)
