@@ -1,0 +1,217 @@
+"""The directory of a run: whose it is, and that no other run writes to it.
+
+WORKDIR/config.json                  the config, complete
+        metrics.jsonl                numbers and messages, one JSON object a line
+        tensorboard/                 the same numbers, and pictures
+        reconstructions/STEP.png     input over reconstruction, at each evaluation
+        checkpoints/STEP/            state, ema, data, config
+        model/                       the export, once the run is done
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_origin, get_type_hints
+
+import deepprism_jax
+from deepprism_jax.training.config import Config
+from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.weights.items import flatten_names, steps
+from deepprism_jax.weights.pretrained import CHECKPOINTS, CONFIG
+
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+MODEL = "model"
+
+_LOCK = ".lock"
+
+MAY_CHANGE = (
+    "train.steps",
+    "train.log_every",
+    "train.eval_every",
+    "train.eval_images",
+    "train.save_every",
+    "train.keep",
+    "train.debug_nans",
+)
+"""Fields that a resumed run may have otherwise: it is still the same run."""
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """Return a config as JSON-able dictionaries."""
+    return json.loads(json.dumps(dataclasses.asdict(config)))
+
+
+def from_dict(values: Mapping[str, Any]) -> Config:
+    """Return the config that `to_dict` was given; fields it lacks take their defaults.
+
+    Raises:
+        ValueError: a field is unknown.
+    """
+    return _make(Config, values, "")
+
+
+def read_config(workdir: str | Path) -> Config:
+    """Return the config of a work directory.
+
+    Raises:
+        FileNotFoundError: it is not one.
+        ValueError: its `config.json` is damaged, or of another version.
+    """
+    path = Path(workdir) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"{workdir} is no work directory: it has no {CONFIG}")
+    try:
+        values = json.loads(path.read_text())["config"]
+        return from_dict(values)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no config of a run: {error}") from None
+
+
+def differences(there: Config, here: Config) -> dict[str, tuple[Any, Any]]:
+    """Return dotted name to both values, for all fields that differ."""
+    old, new = flatten_names(to_dict(there)), flatten_names(to_dict(here))
+    return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
+
+
+def check_workdir(workdir: str | Path, config: Config, *, resume: bool) -> None:
+    """Refuse a directory that this run must not write to; nothing is written here.
+
+    Raises:
+        PreflightError: it is in use by another config or by something else, holds a
+            checkpoint and `resume` is not asked for, or holds none and it is.
+    """
+    workdir = Path(workdir)
+    if workdir.exists() and not workdir.is_dir():
+        raise PreflightError(f"--workdir {workdir} is a file; choose a directory")
+    used = workdir.is_dir() and any(p.name != _LOCK for p in workdir.iterdir())
+    if not used:
+        if resume:
+            raise PreflightError(
+                f"--resume: {workdir} has no run in it; leave out --resume to start one"
+            )
+        return
+    try:
+        there = read_config(workdir)
+    except FileNotFoundError:
+        raise PreflightError(
+            f"{workdir} holds files that are not of a run (no {CONFIG}); choose "
+            "another --workdir"
+        ) from None
+    except ValueError as error:
+        raise PreflightError(f"{error}; choose another --workdir") from None
+    changes = differences(there, config)
+    for name in MAY_CHANGE:
+        changes.pop(name, None)
+    if changes:
+        what = ", ".join(
+            f"{k} is {a!r} there, {b!r} here" for k, (a, b) in changes.items()
+        )
+        raise PreflightError(
+            f"{workdir} is in use by another config: {what}; choose another --workdir"
+        )
+    done = steps(workdir / CHECKPOINTS)
+    if done and not resume:
+        raise PreflightError(
+            f"{workdir} holds a checkpoint of step {done[-1]}; add --resume to go on "
+            "from it, or choose another --workdir"
+        )
+    if resume and not done:
+        raise PreflightError(
+            f"--resume: {workdir} has no checkpoint; leave out --resume to start anew"
+        )
+    if done and config.train.steps < done[-1]:
+        raise PreflightError(
+            f"train.steps={config.train.steps} is below step {done[-1]} of the "
+            f"checkpoint in {workdir}; choose at least that"
+        )
+
+
+@contextlib.contextmanager
+def claim(workdir: str | Path, config: Config, *, resume: bool) -> Iterator[None]:
+    """Make the directory, write the config, and keep other runs out until the end.
+
+    Raises:
+        PreflightError: see `check_workdir`; or another run is writing to it.
+    """
+    workdir = Path(workdir)
+    check_workdir(workdir, config, resume=resume)
+    workdir.mkdir(parents=True, exist_ok=True)
+    with (workdir / _LOCK).open("w") as lock:
+        _exclude_others(lock, workdir)
+        check_workdir(workdir, config, resume=resume)
+        record = {"deepprism_jax": deepprism_jax.__version__, "config": to_dict(config)}
+        part = workdir / f"{CONFIG}.part"
+        part.write_text(json.dumps(record, indent=2) + "\n")
+        part.replace(workdir / CONFIG)
+        yield
+
+
+def notes_on_changes(there: Config, here: Config) -> list[str]:
+    """Return one line for each allowed change, with what it does to schedules."""
+    lines = []
+    for name, (old, new) in differences(there, here).items():
+        line = f"{name} was {old} and is {new} from now on"
+        if name == "train.steps":
+            line += f"; {_effect_of_steps(here)}"
+        lines.append(line)
+    return lines
+
+
+def _effect_of_steps(config: Config) -> str:
+    """Say which schedules are laid out over the whole run."""
+    spanned = []
+    if config.optimizer.schedule != "constant":
+        spanned.append(f"the {config.optimizer.schedule} learning rate")
+    if config.loss.adversarial_weight > 0:
+        spanned += [
+            f"loss.{field}"
+            for field in (
+                "adversarial_start",
+                "adversarial_ramp",
+                "discriminator_warmup",
+            )
+            if 0 < getattr(config.loss, field) < 1
+        ]
+    if not spanned:
+        return "no schedule depends on it"
+    return f"{', '.join(spanned)} now span {config.train.steps} steps and jump here"
+
+
+def _make(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
+    hints = get_type_hints(cls)
+    known = {}
+    for name, value in values.items():
+        if name not in hints:
+            raise ValueError(
+                f"unknown field {prefix}{name}; it was written by another version than "
+                f"{deepprism_jax.__version__}"
+            )
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint):
+            value = _make(hint, value, f"{prefix}{name}.")
+        elif get_origin(hint) is tuple:
+            value = tuple(value)
+        known[name] = value
+    return cls(**known)
+
+
+def _exclude_others(lock: Any, workdir: Path) -> None:
+    """Lock the file until it is closed, where the platform can."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise PreflightError(
+            f"{workdir} is being written to by another run; wait for its end or choose "
+            "another --workdir"
+        ) from None
+    except OSError:  # a file system without locks
+        return
+    print(os.getpid(), file=lock, flush=True)
