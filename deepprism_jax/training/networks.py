@@ -1,0 +1,68 @@
+"""From a configuration to the networks it names."""
+
+from flax import nnx
+
+from deepprism_jax.losses import PerceptualDistance
+from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
+from deepprism_jax.models.discriminator import PatchDiscriminator, default_layers
+from deepprism_jax.training.config import Config
+from deepprism_jax.weights.torchvision import load_perceptual_distance
+
+
+def make_autoencoder(config: Config, rngs: nnx.Rngs) -> AutoencoderKL | AutoencoderVQ:
+    """The autoencoder of `config.model` for images of `config.data`."""
+    model = config.model
+    options = {
+        "image_channels": config.data.channels,
+        "width": model.width,
+        "conv": model.conv,
+        "fields": model.fields,
+        "groups": model.groups,
+        "rank": model.rank,
+        "channel_padding": model.channel_padding,
+        "downsamples": model.downsamples,
+        "blocks": model.blocks,
+        "z_channels": model.z_channels,
+        "attention": model.attention,
+        "heads": model.heads,
+        "norm_groups": model.norm_groups,
+        "dtype": config.train.dtype,
+    }
+    if model.latent == "kl":
+        return AutoencoderKL(**options, rngs=rngs)
+    return AutoencoderVQ(
+        **options,
+        codebook_size=model.codebook_size,
+        codebook_update=model.codebook_update,
+        rngs=rngs,
+    )
+
+
+def make_discriminator(config: Config, rngs: nnx.Rngs) -> PatchDiscriminator | None:
+    """The discriminator, where the adversarial term is on."""
+    if config.loss.adversarial_weight <= 0:
+        return None
+    critic = config.discriminator
+    return PatchDiscriminator(
+        image_channels=config.data.channels,
+        width=critic.width,
+        layers=critic.layers or default_layers(config.data.image_size),
+        conv=critic.conv,
+        channel_padding=config.model.channel_padding,
+        dtype=config.train.dtype,
+        rngs=rngs,
+    )
+
+
+def make_perceptual(config: Config) -> PerceptualDistance | None:
+    """The frozen perceptual distance, where that term is on.
+
+    Raises:
+        FileNotFoundError, ValueError: its weights cannot be read; says what to bring.
+    """
+    loss = config.loss
+    if loss.perceptual_weight <= 0:
+        return None
+    return load_perceptual_distance(
+        loss.perceptual_net, loss.perceptual_weights, loss.perceptual_heads or None
+    )

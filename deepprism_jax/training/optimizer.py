@@ -1,0 +1,60 @@
+"""The optimizer and the learning rate that a configuration means."""
+
+from collections.abc import Mapping
+
+import jax
+import optax
+
+from deepprism_jax.training.config import OptimizerConfig
+
+# Below this many numbers the optimizer works on one vector: a DeepPrism network has
+# hundreds of tensors of 27 numbers, and walking them costs more than the arithmetic.
+_FLATTEN_BELOW = 1_000_000
+
+
+def peak_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
+    """The base rate, times the whole batch where the configuration says so."""
+    scale = batch_size if config.scale_by_batch else 1
+    return config.learning_rate * scale
+
+
+def make_schedule(
+    config: OptimizerConfig, *, batch_size: int, steps: int, ratio: float = 1.0
+) -> optax.Schedule:
+    """Learning rate by step: linear warm-up, then constant or a cosine to the end."""
+    peak = ratio * peak_learning_rate(config, batch_size)
+    warmup = config.warmup_steps
+    if config.schedule == "constant":
+        after = optax.constant_schedule(peak)
+    else:
+        after = optax.cosine_decay_schedule(
+            peak, max(steps - warmup, 1), alpha=config.final_ratio
+        )
+    if warmup == 0:
+        return after
+    # The first step moves already: it takes 1 / warmup of the peak, not zero.
+    rise = optax.linear_schedule(peak / warmup, peak, max(warmup - 1, 1))
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def make_optimizer(
+    config: OptimizerConfig,
+    schedule: optax.Schedule,
+    params: Mapping[str, jax.Array | jax.ShapeDtypeStruct],
+) -> optax.GradientTransformation:
+    """Clipping, then the optimizer, on parameters shaped like `params`."""
+    b1, b2, decay = config.b1, config.b2, config.weight_decay
+    match config.name:
+        case "adam":
+            update = optax.adam(schedule, b1, b2)
+        case "adamw":
+            update = optax.adamw(schedule, b1, b2, weight_decay=decay)
+        case "lion":
+            update = optax.lion(schedule, b1, b2, weight_decay=decay)
+        case "sgd":
+            update = optax.sgd(schedule, momentum=b1)
+    if config.clip_norm > 0:
+        update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
+    if sum(leaf.size for leaf in jax.tree.leaves(params)) < _FLATTEN_BELOW:
+        update = optax.flatten(update)
+    return update

@@ -1,0 +1,40 @@
+"""All that a training run remembers between two steps."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+Tree = Any
+
+
+class TrainState(NamedTuple):
+    """A plain pytree: dictionaries of arrays, saved and restored as it stands."""
+
+    step: jax.Array
+    """Optimizer steps taken, int32."""
+    params: Tree
+    """Trained by gradients: {"autoencoder": {...}, "perceptual": {...},
+    "discriminator": {...}}, the last two where their term is on."""
+    ema: Tree
+    """Moving average of the autoencoder's parameters; empty where it is off."""
+    extra: Tree
+    """Kept but not trained: {"buffers": {...}, "lecam": {...}}."""
+    opt_state: Tree
+    """{"autoencoder": ..., "discriminator": ...}."""
+    key: jax.Array
+    """Seed of all noise, as key data; the noise of a step is folded from its number."""
+
+
+def move_average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:
+    """Move the average towards the parameters, faster while it is young.
+
+    The decay is min(decay, (1 + step) / (10 + step)), so that the average of a short
+    run is not dominated by its initialisation.
+    """
+    rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    # One vector instead of hundreds of tiny tensors.
+    average, unravel = ravel_pytree(ema)
+    current, _ = ravel_pytree(params)
+    return unravel(average + rate * (current - average))

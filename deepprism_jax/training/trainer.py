@@ -1,0 +1,274 @@
+"""The training step as a program on a mesh: compiled once, state in, state out."""
+
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from deepprism_jax import losses
+from deepprism_jax.layers.functional import Functional, Values, values_of
+from deepprism_jax.ops import to_float, to_uint8
+from deepprism_jax.training.config import Config
+from deepprism_jax.training.networks import (
+    make_autoencoder,
+    make_discriminator,
+    make_perceptual,
+)
+from deepprism_jax.training.optimizer import make_optimizer, make_schedule
+from deepprism_jax.training.preflight import as_steps
+from deepprism_jax.training.sharding import (
+    DATA_AXIS,
+    place_batch,
+    replicated,
+    split_batch,
+)
+from deepprism_jax.training.state import TrainState, move_average
+from deepprism_jax.training.step import AdversarialPlan, Objective
+
+Batch = dict[str, jax.Array]
+Metrics = dict[str, jax.Array]
+
+
+class Trainer:
+    """Initial state, training step and reconstruction of one experiment on one mesh.
+
+    The step is pure: randomness is folded from the state's key and step, the noise
+    of an image from its place in the global batch. So a run does not depend on how many
+    devices share the batch, but for the order of float additions.
+
+    Raises:
+        ValueError, FileNotFoundError: the configuration's networks cannot be made.
+    """
+
+    def __init__(self, config: Config, mesh: Mesh):
+        self.config = config
+        self.mesh = mesh
+        train, loss = config.train, config.loss
+        self.perceptual = make_perceptual(config)
+        self.autoencoder = Functional(
+            nnx.eval_shape(lambda: make_autoencoder(config, nnx.Rngs(0)))
+        )
+        self.discriminator = None
+        if loss.adversarial_weight > 0:
+            self.discriminator = Functional(
+                nnx.eval_shape(lambda: make_discriminator(config, nnx.Rngs(0)))
+            )
+        shared = {"batch_size": train.batch_size, "steps": train.steps}
+        self.schedule = make_schedule(config.optimizer, **shared)
+        self._optimizers: dict[str, optax.GradientTransformation] = {}
+        shapes = self._parameter_shapes()
+        for player, ratio in (
+            ("autoencoder", 1.0),
+            ("discriminator", config.optimizer.discriminator_ratio),
+        ):
+            if player in shapes:
+                self._optimizers[player] = make_optimizer(
+                    config.optimizer,
+                    make_schedule(config.optimizer, **shared, ratio=ratio),
+                    self._group(shapes, player),
+                )
+        self.objective = Objective(
+            autoencoder=self.autoencoder,
+            discriminator=self.discriminator,
+            perceptual=self.perceptual,
+            loss=loss,
+            plan=AdversarialPlan(
+                start=as_steps(loss.adversarial_start, train.steps),
+                ramp=as_steps(loss.adversarial_ramp, train.steps),
+                warmup=as_steps(loss.discriminator_warmup, train.steps),
+            ),
+            axis_name=DATA_AXIS,
+        )
+        self._frozen = None if self.perceptual is None else self.perceptual.frozen
+
+    @property
+    def state_sharding(self) -> Any:
+        """Where each array of the state lives."""
+        return replicated(self.mesh)
+
+    @property
+    def batch_sharding(self) -> Any:
+        """Where a batch lives."""
+        return split_batch(self.mesh)
+
+    @cached_property
+    def model(self) -> Any:
+        """The autoencoder without values: its options, checks and factor."""
+        return nnx.eval_shape(lambda: make_autoencoder(self.config, nnx.Rngs(0)))
+
+    def shard_batch(self, batch: Any) -> Any:
+        """Global arrays of this process's part of a batch of NumPy arrays."""
+        return place_batch(self.mesh, batch)
+
+    def init(self) -> TrainState:
+        """The state before the first step, on the mesh."""
+        return jax.jit(self._init, out_shardings=self.state_sharding)()
+
+    @cached_property
+    def step(self) -> Any:
+        """`(state, {"image": uint8 [B, H, W, C]}) -> (state, metrics)`, compiled.
+
+        The state is donated: the one passed in must not be used again. Metrics are
+        float32 scalars on the device, means over the batch.
+        """
+        step = jax.jit(
+            self._step,
+            donate_argnums=(0,),
+            in_shardings=(self.state_sharding, self.batch_sharding, None),
+            out_shardings=(self.state_sharding, self.state_sharding),
+        )
+        return lambda state, batch: step(state, batch, self._frozen)
+
+    def inference_values(self, state: TrainState) -> Values:
+        """What evaluation and export use: the moving average where it is on."""
+        params = state.ema or state.params["autoencoder"]
+        return {**params, **state.extra["buffers"]}
+
+    @cached_property
+    def reconstruct(self) -> Any:
+        """`(values, uint8 images) -> uint8 images`: the most likely code, decoded."""
+
+        def reconstruct(values, images):
+            model = self.autoencoder.bind(values)
+            return to_uint8(model.reconstruct(to_float(images)))
+
+        return jax.jit(
+            reconstruct,
+            in_shardings=(self.state_sharding, self.batch_sharding),
+            out_shardings=self.batch_sharding,
+        )
+
+    def _init(self) -> TrainState:
+        config = self.config
+        networks_key, noise_key = jax.random.split(jax.random.key(config.train.seed))
+        rngs = nnx.Rngs(networks_key)
+        values = values_of(make_autoencoder(config, rngs))
+        params: dict[str, Any] = {
+            "autoencoder": {name: values[name] for name in self.autoencoder.parameters}
+        }
+        buffers = {name: values[name] for name in self.autoencoder.buffers}
+        discriminator = make_discriminator(config, rngs)
+        if discriminator is not None:
+            params["discriminator"] = values_of(discriminator)
+        if self.perceptual is not None and self.perceptual.learnable:
+            params["perceptual"] = {"layer_weights": self.perceptual.init()}
+        extra: dict[str, Any] = {"buffers": buffers}
+        if discriminator is not None and config.loss.lecam_weight > 0:
+            extra["lecam"] = losses.lecam_init()._asdict()
+        averaged = config.train.ema_decay > 0
+        return TrainState(
+            step=jnp.zeros((), jnp.int32),
+            params=params,
+            ema=jax.tree.map(jnp.copy, params["autoencoder"]) if averaged else {},
+            extra=extra,
+            opt_state={
+                player: optimizer.init(self._group(params, player))
+                for player, optimizer in self._optimizers.items()
+            },
+            key=jax.random.key_data(noise_key),
+        )
+
+    def _parameter_shapes(self) -> dict[str, Any]:
+        shapes: dict[str, Any] = {
+            "autoencoder": {
+                name: self.autoencoder.shapes[name]
+                for name in self.autoencoder.parameters
+            }
+        }
+        if self.discriminator is not None:
+            shapes["discriminator"] = self.discriminator.shapes
+        return shapes
+
+    @staticmethod
+    def _group(params: dict[str, Any], player: str) -> dict[str, Any]:
+        """What one optimizer trains: the layer weights w_l go with the autoencoder."""
+        members = {
+            "autoencoder": ("autoencoder", "perceptual"),
+            "discriminator": ("discriminator",),
+        }[player]
+        return {name: params[name] for name in members if name in params}
+
+    def _step(self, state: TrainState, batch: Batch, frozen: Any):
+        spread = jax.shard_map(
+            self._device_gradients,
+            mesh=self.mesh,
+            in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        grads, extra, revived, metrics = spread(state, batch, frozen)
+        params, opt_state = dict(state.params), {}
+        for player, optimizer in self._optimizers.items():
+            group, gradient = (
+                self._group(tree, player) for tree in (state.params, grads)
+            )
+            updates, opt_state[player] = optimizer.update(
+                gradient, state.opt_state[player], group
+            )
+            params |= optax.apply_updates(group, updates)
+            metrics[f"grad_norm_{player}"] = optax.global_norm(gradient)
+        for name, move in revived.items():
+            params["autoencoder"] = {
+                **params["autoencoder"],
+                name: params["autoencoder"][name] + move,
+            }
+        metrics["learning_rate"] = jnp.float32(self.schedule(state.step))
+        ema = state.ema
+        if ema:
+            decay = self.config.train.ema_decay
+            ema = move_average(ema, params["autoencoder"], decay, state.step)
+        state = TrainState(state.step + 1, params, ema, extra, opt_state, state.key)
+        return state, metrics
+
+    def _device_gradients(self, state: TrainState, batch: Batch, frozen: Any):
+        """Mean gradients of this device's part of the batch, then over all devices."""
+        images = batch["image"]
+        count, pieces = images.shape[0], self.config.train.accumulation
+        key, codebook_key = jax.random.split(
+            jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        )
+        first = lax.axis_index(DATA_AXIS) * count
+        image_keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(
+            first + jnp.arange(count)
+        )
+        codebook_keys = jax.random.split(codebook_key, pieces)
+
+        def accumulate(extra, piece):
+            images, keys, codebook_key = piece
+            grads, extra, revived, metrics = self.objective.gradients(
+                state.params, extra, frozen, images, keys, codebook_key, state.step
+            )
+            return extra, (grads, revived, metrics)
+
+        if pieces == 1:
+            extra, (grads, revived, metrics) = accumulate(
+                state.extra, (images, image_keys, codebook_keys[0])
+            )
+        else:
+            cut = jax.tree.map(
+                lambda a: a.reshape(pieces, count // pieces, *a.shape[1:]),
+                (images, image_keys),
+            )
+            first_piece = jax.tree.map(lambda a: a[0], (*cut, codebook_keys))
+            zeros = jax.tree.map(
+                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+                jax.eval_shape(accumulate, state.extra, first_piece)[1],
+            )
+
+            def add(carry, piece):
+                extra, total = carry
+                extra, new = accumulate(extra, piece)
+                return (extra, jax.tree.map(jnp.add, total, new)), None
+
+            (extra, total), _ = lax.scan(
+                add, (state.extra, zeros), (*cut, codebook_keys)
+            )
+            grads, revived, metrics = total
+            grads, metrics = jax.tree.map(lambda a: a / pieces, (grads, metrics))
+        grads, metrics = lax.pmean((grads, metrics), DATA_AXIS)
+        return grads, extra, revived, metrics
