@@ -1,0 +1,93 @@
+"""Real photographs that come inside the scikit-image and scikit-learn packages.
+
+Training sees astronaut, flower, hubble_deep_field, ihc, motorcycle_left, retina and
+rocket; chelsea (a cat), china (a temple) and coffee (a cup) are held out for the
+test. Those are the packages' colour photographs but one: motorcycle_right shows the
+scene of motorcycle_left once more. Every photograph is there twice, as it is and at
+half size, so that small crops have content.
+
+The files are read where the packages lie; nothing is downloaded.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from deepprism_jax.data.images import to_channels
+from deepprism_jax.data.source import ArraySource
+
+PHOTOGRAPHS = {
+    "train": (
+        "skimage/data/astronaut.png",
+        "skimage/data/hubble_deep_field.jpg",
+        "skimage/data/ihc.png",
+        "skimage/data/motorcycle_left.png",
+        "skimage/data/retina.jpg",
+        "skimage/data/rocket.jpg",
+        "sklearn/datasets/images/flower.jpg",
+    ),
+    "test": (
+        "skimage/data/chelsea.png",
+        "skimage/data/coffee.png",
+        "sklearn/datasets/images/china.jpg",
+    ),
+}
+"""File of every photograph, by split."""
+
+
+def load_photos(
+    split: str, *, image_size: tuple[int, int], channels: int
+) -> ArraySource:
+    """Return the `train` photographs whole, or the `test` photographs as tiles.
+
+    Training cuts its crops from whole photographs. The test set is fixed: all
+    non-overlapping tiles of `image_size`, row by row from the upper left corner, of
+    the held-out photographs and of their half-size copies: 744 of 32 x 32, 175 of
+    64 x 64.
+
+    Raises:
+      ValueError: unknown split, or no photograph is as large as `image_size`.
+      FileNotFoundError: an installed package lacks a photograph.
+    """
+    if split not in PHOTOGRAPHS:
+        raise ValueError(
+            f"source 'photos' has no split {split!r}; choose train or test"
+        )
+    height, width = image_size
+    copies = [copy for name in PHOTOGRAPHS[split] for copy in _two_sizes(name)]
+    large = [x for x in copies if x.shape[0] >= height and x.shape[1] >= width]
+    if not large:
+        sizes = ", ".join("{}x{}".format(*x.shape) for x in copies[::2])
+        raise ValueError(
+            f"image_size {height}x{width} is larger than every {split} photograph "
+            f"({sizes}); choose a smaller one, or another source"
+        )
+    if split == "train":
+        return ArraySource([to_channels(x, channels) for x in large])
+    tiles = [tile for x in large for tile in _tiles(x, height, width)]
+    return ArraySource(np.stack([to_channels(tile, channels) for tile in tiles]))
+
+
+def _two_sizes(name: str) -> tuple[np.ndarray, np.ndarray]:
+    package, _, file = name.partition("/")
+    spec = find_spec(package)
+    path = Path(spec.origin).parent / file if spec and spec.origin else None
+    if path is None or not path.is_file():
+        distribution = {"skimage": "scikit-image", "sklearn": "scikit-learn"}[package]
+        raise FileNotFoundError(
+            f"photograph {path or name} is missing; "
+            f"pip install --force-reinstall {distribution}"
+        )
+    with Image.open(path) as image:
+        whole = image.convert("RGB")
+    return np.asarray(whole), np.asarray(whole.reduce(2))  # The mean of 2 x 2 pixels.
+
+
+def _tiles(image: np.ndarray, height: int, width: int) -> list[np.ndarray]:
+    return [
+        image[top : top + height, left : left + width]
+        for top in range(0, image.shape[0] - height + 1, height)
+        for left in range(0, image.shape[1] - width + 1, width)
+    ]

@@ -1,0 +1,140 @@
+"""Sources by name, and those whose images lie in memory."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from deepprism_jax.data import ArraySource, Source, make_source
+from deepprism_jax.data.source import CachedSource
+from deepprism_jax.data.sources import photos as photos_module
+
+
+def installed(package: str, file: str) -> np.ndarray:
+    spec = importlib.util.find_spec(package)
+    return np.asarray(Image.open(Path(spec.origin).parent / file))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"name": "photo"}, "unknown source 'photo'; perhaps photos"),
+        ({"name": "s3"}, "unknown source 's3'; choose one of photos, folder, cifar10"),
+        ({"name": "folder"}, "source 'folder' needs a path"),
+        ({"name": "cifar10"}, "source 'cifar10' needs a path"),
+        ({"name": "tfds"}, "source 'tfds' needs the name of a data set"),
+        ({"name": "photos", "path": "pics"}, "'photos' takes no path, and got 'pics'"),
+        ({"name": "folder", "path": "x", "dataset": "y"}, "takes no data set name"),
+        ({"name": "photos", "channels": 5}, "channels=5; choose 1"),
+        ({"name": "photos", "image_size": (0, 3)}, r"image_size=\(0, 3\) must be"),
+        ({"name": "photos", "resize": "crop"}, "resize='crop'; choose cover or keep"),
+        (
+            {"name": "photos", "split": "val"},
+            "'photos' has no split 'val'; choose train or",
+        ),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message) as error:
+        make_source(**{"split": "train", "image_size": (8, 8), **arguments})
+    assert "\n" not in str(error.value)
+
+
+def test_photographs_of_the_two_splits_are_of_different_scenes():
+    # motorcycle_left and motorcycle_right are one scene, hence one word.
+    train, test = (
+        {re.split("[_.]", Path(name).name)[0] for name in names}
+        for names in photos_module.PHOTOGRAPHS.values()
+    )
+    assert not train & test
+    assert len(train) == 7
+    assert len(test) == 3
+
+
+def test_training_photographs_are_there_whole_and_at_half_size():
+    source = make_source("photos", split="train", image_size=(32, 32))
+    assert isinstance(source, Source)
+    assert len(source) == 14
+    astronaut = installed("skimage", "data/astronaut.png")
+    np.testing.assert_array_equal(source[0]["image"], astronaut)
+    half = astronaut.reshape(256, 2, 256, 2, 3).mean((1, 3))
+    assert np.abs(source[1]["image"] - half).max() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("image_size", "tiles"), [((32, 32), 744), ((64, 64), 175), ((256, 256), 5)]
+)
+def test_test_photographs_are_tiles(image_size, tiles):
+    source = make_source("photos", split="test", image_size=image_size)
+    assert len(source) == tiles
+    height, width = image_size
+    chelsea = installed("skimage", "data/chelsea.png")
+    np.testing.assert_array_equal(source[0]["image"], chelsea[:height, :width])
+
+
+def test_tiles_cover_a_photograph_once():
+    source = make_source("photos", split="test", image_size=(50, 41))
+    chelsea = installed("skimage", "data/chelsea.png")  # 300 x 451 = 6 x 50, 11 x 41
+    tiles = np.stack([source[i]["image"] for i in range(66)]).reshape(6, 11, 50, 41, 3)
+    np.testing.assert_array_equal(
+        tiles.transpose(0, 2, 1, 3, 4).reshape(chelsea.shape), chelsea
+    )
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("channels", [1, 4])
+def test_photographs_are_converted(split, channels):
+    source = make_source(
+        "photos", split=split, image_size=(200, 200), channels=channels
+    )
+    assert source[0]["image"].shape[-1] == channels
+
+
+def test_large_crops_leave_out_small_photographs():
+    source = make_source("photos", split="train", image_size=(600, 600))
+    assert [source[i]["image"].shape for i in range(len(source))] == [
+        (872, 1000, 3),
+        (1411, 1411, 3),
+        (706, 706, 3),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("split", "size", "sizes"),
+    [("train", 1412, "1411x1411"), ("test", 428, "300x451, 400x600, 427x640")],
+)
+def test_crop_larger_than_every_photograph(split, size, sizes):
+    with pytest.raises(ValueError, match=f"larger than every {split} .*{sizes}"):
+        make_source("photos", split=split, image_size=(size, size))
+
+
+def test_missing_photograph_names_the_package(monkeypatch):
+    names = {"train": ("skimage/data/nothing.png",)}
+    monkeypatch.setattr(photos_module, "PHOTOGRAPHS", names)
+    with pytest.raises(
+        FileNotFoundError, match=r"nothing.png is missing; .*scikit-imag"
+    ):
+        make_source("photos", split="train", image_size=(32, 32))
+
+
+class Counted(ArraySource):
+    """Counts how often it is read."""
+
+    reads = 0
+
+    def __getitem__(self, index):
+        self.reads += 1
+        return super().__getitem__(index)
+
+
+def test_cache_keeps_what_there_is_room_for():
+    images = np.arange(4 * 10, dtype=np.uint8).reshape(4, 2, 5, 1)
+    source = Counted(images)
+    cached = CachedSource(source, budget=25)
+    for _ in range(3):
+        for i in range(len(cached)):
+            np.testing.assert_array_equal(cached[i]["image"], images[i])
+    assert source.reads == 2 + 3 * 2
