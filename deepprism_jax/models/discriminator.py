@@ -21,8 +21,8 @@ class PatchDiscriminator(nnx.Module):
 
     A 4x4 convolution of stride 2 with LeakyReLU; `layers - 1` hidden convolutions of
     stride 2 and one of stride 1, each with GroupNorm and LeakyReLU; one 3x3 convolution
-    to the logits. The hidden widths double a layer, up to 8 times `width`, where the
-    kind's weights grow with its width; otherwise it keeps the channels, and so do they.
+    to the logits. Where the weights of a kind grow with its width, the width doubles a
+    layer, up to 8 times the first; the kinds that keep their channels keep it.
     GroupNorm in the place of BatchNorm: real and reconstructed images do not see each
     other's statistics, nor do devices. Hidden convolutions are 3x3 where the original's
     are 4x4, because channel convolutions are odd.

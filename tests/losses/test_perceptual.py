@@ -92,7 +92,7 @@ def test_each_layer_equals_the_lpips_package(distances, case):
     np.testing.assert_allclose(values, golden("layers")[case], rtol=5e-5)
 
 
-@pytest.mark.parametrize("case", golden("gradient"))
+@pytest.mark.parametrize("case", golden("gradient"))  # one: compiling takes seconds
 def test_value_and_gradient_equal_the_lpips_package(distances, case):
     distance = distances[case.split(".")[0]]
 
