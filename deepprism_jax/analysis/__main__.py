@@ -1,0 +1,47 @@
+"""`python -m deepprism_jax.analysis NAME` prints one analysis; `--help` lists them."""
+
+import sys
+
+import tyro
+from flax import nnx
+from rich.console import Console
+from rich.table import Table
+
+from deepprism_jax.analysis.parameters import parameter_table
+from deepprism_jax.analysis.table3 import table3
+from deepprism_jax.layers import ConvKind
+from deepprism_jax.layers.functional import Functional
+from deepprism_jax.models import AutoencoderKL
+
+
+def parameters(
+    width: int = 256, conv: ConvKind = "deepprism", fields: int = 1
+) -> Table:
+    """Parameters of an autoencoder by network and kind of layer.
+
+    Args:
+        width: channels C of every hidden layer.
+        conv: kind of every hidden convolution.
+        fields: fields of `deepprism`.
+    """
+    model = nnx.eval_shape(
+        lambda: AutoencoderKL(width=width, conv=conv, fields=fields, rngs=nnx.Rngs(0))
+    )
+    return parameter_table({"autoencoder": Functional(model).shapes})
+
+
+def main() -> None:
+    """Print the analysis that the command line names."""
+    try:
+        table = tyro.extras.subcommand_cli_from_dict(
+            {"table3": table3, "parameters": parameters},
+            prog="python -m deepprism_jax.analysis",
+            description=__doc__,
+        )
+    except ValueError as error:
+        sys.exit(str(error))
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
