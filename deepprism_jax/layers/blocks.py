@@ -5,7 +5,7 @@ from jaxtyping import Array, Float
 
 from deepprism_jax.layers.attention import Attention
 from deepprism_jax.layers.conv import ConvFactory
-from deepprism_jax.layers.norm import GroupNorm, norm_silu
+from deepprism_jax.layers.norm import GroupNorm
 from deepprism_jax.ops.resample import upsample_nearest
 
 
@@ -22,8 +22,8 @@ class ResBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Map [..., H, W, C] to the same shape."""
-        h = self.conv1(norm_silu(self.norm1, x))  # pyright: ignore[reportCallIssue]
-        h = self.conv2(norm_silu(self.norm2, h))  # pyright: ignore[reportCallIssue]
+        h = self.conv1(self.norm1.silu(x))  # pyright: ignore[reportCallIssue]
+        h = self.conv2(self.norm2.silu(h))  # pyright: ignore[reportCallIssue]
         return x + h
 
 

@@ -1,10 +1,14 @@
 """Group normalisation as one multiplication and one addition a channel."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
+
+from deepprism_jax.ops.materialize import materialize_on_cpu
 
 
 def group_norm(
@@ -14,29 +18,73 @@ def group_norm(
     *,
     groups: int,
     eps: float = 1e-6,
+    silu: bool = False,
 ) -> Float[Array, "*b h w c"]:
-    """Normalise over space and groups of channels (Wu and He, 2018).
+    """Normalise over space and groups of channels (Wu and He, 2018), then maybe SiLU.
 
-    Sums are taken a channel first and a group second, which keeps the channel axis whole
-    and vectorised; mean, variance, scale and bias then fold into one affine map a
-    channel. Statistics are float32 whatever the type of x.
+    Sums are taken a channel first and a group second, which keeps the channel axis
+    whole and vectorised; mean, variance, scale and bias then fold into one affine map a
+    channel. The gradient is written out: it needs two sums a channel and x alone, where
+    the one that JAX derives walks over the array several times more. Everything is
+    float32 inside, whatever the type of x.
     """
-    *batch, height, width, channels = x.shape
-    members = channels // groups
-    values = x.astype(jnp.float32)
+    flat = x.reshape(-1, *x.shape[-3:])
+    return _group_norm(groups, eps, silu, flat, scale, bias).reshape(x.shape)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _group_norm(groups, eps, silu, x, scale, bias):
+    return _forward(groups, eps, silu, x, scale, bias)[0]
+
+
+def _forward(groups, eps, silu, x, scale, bias):
+    mean, gain = _statistics(x, groups, eps)
+    h = (x.astype(jnp.float32) - mean) * (gain * scale) + bias
+    y = h * nnx.sigmoid(h) if silu else h
+    return y.astype(x.dtype), (x, scale, bias, mean, gain)
+
+
+def _statistics(x, groups: int, eps: float):
+    """Mean and 1 / standard deviation of the group of every channel: [B, 1, 1, C]."""
+    count = x.shape[1] * x.shape[2] * (x.shape[3] // groups)
     # A shift near the mean keeps E[x^2] - E[x]^2 from cancelling.
-    shift = lax.stop_gradient(values[..., :1, :1, :].mean(-1, keepdims=True))
-    values = values - shift
-    count = height * width * members
-    total = values.sum((-3, -2)).reshape(*batch, groups, members).sum(-1)
-    squares = (values * values).sum((-3, -2)).reshape(*batch, groups, members).sum(-1)
-    mean = total / count
-    variance = jnp.maximum(squares / count - mean * mean, 0.0)
-    mean = jnp.repeat(mean, members, axis=-1)
-    gain = jnp.repeat(lax.rsqrt(variance + eps), members, axis=-1) * scale
-    offset = bias - mean * gain
-    y = values * gain[..., None, None, :] + offset[..., None, None, :]
-    return y.astype(x.dtype)
+    shift = x[:, :1, :1, :].astype(jnp.float32).mean(-1, keepdims=True)
+    values = x.astype(jnp.float32) - shift
+    mean = _over_groups(values.sum((1, 2)), groups) / count
+    square = _over_groups((values * values).sum((1, 2)), groups) / count
+    variance = jnp.maximum(square - mean * mean, 0.0)
+    return mean[:, None, None] + shift, lax.rsqrt(variance + eps)[:, None, None]
+
+
+def _over_groups(sums: jax.Array, groups: int) -> jax.Array:
+    """Add the sums [B, C] of each group and give every channel its group's: [B, C]."""
+    batch, channels = sums.shape
+    members = channels // groups
+    total = sums.reshape(batch, groups, members).sum(-1)
+    return jnp.repeat(total, members, axis=-1)
+
+
+def _backward(groups, eps, silu, saved, g):
+    x, scale, bias, mean, gain = saved
+    count = x.shape[1] * x.shape[2] * (x.shape[3] // groups)
+    normed = (x.astype(jnp.float32) - mean) * gain
+    g = g.astype(jnp.float32)
+    if silu:
+        h = normed * scale + bias
+        s = nnx.sigmoid(h)
+        g = materialize_on_cpu(g * (s * (1.0 + h * (1.0 - s))))
+    offset, slope = g.sum((1, 2)), (g * normed).sum((1, 2))
+    offset_mean = _over_groups(offset * scale, groups)[:, None, None] / count
+    slope_mean = _over_groups(slope * scale, groups)[:, None, None] / count
+    dx = gain * (g * scale - offset_mean - normed * slope_mean)
+    return (
+        dx.astype(x.dtype),
+        slope.sum(0).astype(scale.dtype),
+        offset.sum(0).astype(bias.dtype),
+    )
+
+
+_group_norm.defvjp(_forward, _backward)
 
 
 class GroupNorm(nnx.Module):
@@ -60,9 +108,13 @@ class GroupNorm(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Normalise a feature map [..., H, W, C]."""
-        return group_norm(x, self.scale[...], self.bias[...], groups=self.groups)
+        return self._apply(x, silu=False)
 
+    def silu(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
+        """Normalise, then SiLU, in one pass: what precedes every hidden convolution."""
+        return self._apply(x, silu=True)
 
-def norm_silu(norm: GroupNorm, x: jax.Array) -> jax.Array:
-    """Normalise, then SiLU: what precedes every hidden convolution."""
-    return nnx.silu(norm(x))
+    def _apply(self, x: jax.Array, silu: bool) -> jax.Array:
+        scale, bias = self.scale[...], self.bias[...]
+        return group_norm(x, scale, bias, groups=self.groups, silu=silu)
+

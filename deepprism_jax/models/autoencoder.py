@@ -22,7 +22,6 @@ from deepprism_jax.layers import (
     make_conv,
 )
 from deepprism_jax.layers.conv import ConvKind
-from deepprism_jax.layers.norm import norm_silu
 from deepprism_jax.ops import ChannelPadding
 from deepprism_jax.typing import Image, Latent
 from deepprism_jax.weights.pretrained import PretrainedMixin
@@ -78,7 +77,7 @@ class Encoder(nnx.Module):
         h = _apply(self.conv_in, x)
         for block in self.body:
             h = _apply(block, h)
-        return _apply(self.conv_out, norm_silu(self.norm_out, h))
+        return _apply(self.conv_out, self.norm_out.silu(h))
 
 
 class Decoder(nnx.Module):
@@ -121,7 +120,7 @@ class Decoder(nnx.Module):
         h = _apply(self.conv_in, z)
         for block in self.body:
             h = _apply(block, h)
-        return norm_silu(self.norm_out, h)
+        return self.norm_out.silu(h)
 
     def __call__(self, z: Latent) -> Image:
         """Map codes [..., H/f, W/f, z] to images [..., H, W, channels]."""

@@ -14,6 +14,7 @@ from jax import lax
 
 from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry
+from deepprism_jax.ops.materialize import materialize_on_cpu
 
 _LANES = 16  # keeps the rows of the buffer aligned to 64 bytes of float32
 _TAPS_A_LOOP = (
@@ -47,18 +48,6 @@ def _padded(
                     (0, rows, columns, position + taps),
                 )
     return lax.optimization_barrier(buffer)
-
-
-def _materialized(y: jax.Array) -> jax.Array:
-    """Keep XLA from computing y anew in every loop that reads it.
-
-    Its CPU backend fuses a sum of 27 products into each consumer, several of which
-    follow a convolution (both sums of a GroupNorm, its affine map, ...). An update in
-    place is never fused into what reads it: so one element is overwritten by itself.
-    """
-    corner = (0,) * y.ndim
-    element = lax.optimization_barrier(lax.slice(y, corner, (1,) * y.ndim))
-    return lax.dynamic_update_slice(y, element, corner)
 
 
 def _window(
@@ -116,13 +105,13 @@ def conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
     ]
     size = (*geometry.out_size, geometry.depth)
     y = _correlate(buffers, kernel.astype(jnp.float32), size, geometry.strides)
-    return _materialized(y.astype(x.dtype))
+    return materialize_on_cpu(y.astype(x.dtype))
 
 
 def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array) -> jax.Array:
     """Adjoint of `conv` in x: correlate g with the flipped kernel."""
     dtype, taps = g.dtype, geometry.halo[2]
-    g = _materialized(g)
+    g = materialize_on_cpu(g)
     if geometry.strides != (1, 1):
         spread = [
             (0, n - ((m - 1) * step + 1), step - 1)
@@ -140,10 +129,10 @@ def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array) -> jax.A
     if geometry.padding != "replicate":
         buffers = [_padded(f, geometry.halo, geometry.padding) for f in fields]
         dx = _correlate(buffers, flipped, (*space, geometry.depth), (1, 1))
-        return _materialized(dx.astype(dtype))
+        return materialize_on_cpu(dx.astype(dtype))
     # A replicated edge read its end position: what reached the halo is added there.
     wide_halo = (*geometry.halo[:2], 2 * taps)
-    wide = _materialized(
+    wide = materialize_on_cpu(
         _correlate(
             [_padded(f, wide_halo, "zero") for f in fields],
             flipped,
@@ -169,7 +158,7 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
     A few positions of the width are reduced first: the reduction is unrolled, so the
     loop runs over channels and vectorises without reassociating float additions.
     """
-    g = _materialized(g)
+    g = materialize_on_cpu(g)
     size = (*geometry.out_size, geometry.depth)
     height, width, depth = size
     run = next(n for n in (8, 4, 2, 1) if width % n == 0)
