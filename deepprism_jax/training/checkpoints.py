@@ -37,7 +37,7 @@ class Checkpoints:
     """
 
     def __init__(self, directory: str | Path, *, keep: int, say: Callable[[str], None]):
-        self._directory, self._keep, self._say = Path(directory), keep, say
+        self._directory, self._keep, self.say = Path(directory), keep, say
         self._unreadable: set[int] = set()
 
     @property
@@ -62,7 +62,7 @@ class Checkpoints:
             kept = (
                 "there is none yet" if self.latest is None else f"it is {self.latest}"
             )
-            self._say(
+            self.say(
                 f"checkpoint {step} could not be saved: {error}; "
                 f"the newest checkpoint stays as it was ({kept})"
             )
@@ -83,7 +83,7 @@ class Checkpoints:
             PreflightError: there is none.
         """
         for path in half_written(self._directory):
-            self._say(f"{path} is a half-written checkpoint; it is ignored")
+            self.say(f"{path} is a half-written checkpoint; it is ignored")
         found = steps(self._directory)
         problem = "there is none"
         for step in reversed(found):
@@ -92,7 +92,7 @@ class Checkpoints:
             except UnreadableError as error:
                 problem = f"{step}: {error}"
                 self._unreadable.add(step)
-                self._say(
+                self.say(
                     f"checkpoint {step} cannot be read: {error}; it is left as it is, "
                     "and the one before is tried"
                 )

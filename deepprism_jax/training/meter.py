@@ -57,23 +57,35 @@ class Meter:
         self._window = _add(self._window, np.int32(step), dict(metrics))
         self._steps.append(step)
 
+    def check(self) -> None:
+        """Wait for the steps since the last flush and check their metrics.
+
+        Raises:
+            NonFiniteError: a metric was NaN or infinite at one of the steps.
+        """
+        self._fetch()
+
     def flush(self) -> dict[str, float]:
         """Return the means since the last flush, by name, and start anew.
 
         Raises:
             NonFiniteError: a metric was NaN or infinite at one of the steps.
         """
+        window = self._fetch()
+        self._steps, self._window = [], {}
+        return {name: float(s.total / s.count) for name, s in window.items()}
+
+    def _fetch(self) -> dict[str, _Sums]:
         window: dict[str, _Sums] = jax.device_get(self._window)
-        steps, self._steps, self._window = self._steps, [], {}
         bad = {name: s.first_bad for name, s in window.items() if s.first_bad < _NEVER}
         if bad:
             first = min(bad.values())
             names = ", ".join(sorted(n for n, step in bad.items() if step == first))
             raise NonFiniteError(
                 f"{names} is not finite, first at step {first} "
-                f"(checked were the steps [{steps[0]}, {steps[-1]}])"
+                f"(checked were the steps [{self._steps[0]}, {self._steps[-1]}])"
             )
-        return {name: float(s.total / s.count) for name, s in window.items()}
+        return window
 
 
 @jax.jit

@@ -206,5 +206,6 @@ def divisors(number: int) -> list[int]:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return the noun, with an s unless there is one of it."""
-    return noun if count == 1 else f"{noun}s"
+    """Return the noun as it is said of that many."""
+    ending = "es" if noun.endswith("s") else "s"
+    return noun if count == 1 else noun + ending

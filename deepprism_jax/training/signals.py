@@ -41,10 +41,16 @@ class StopSignals:
         """128 + number of the signal, as shells say it: the run is not finished."""
         return 128 + int(self.received or 0)
 
-    def agreed(self) -> bool:
-        """Say whether any process has been asked to stop; all must call."""
+    def agreed(self, *, together: bool = True) -> bool:
+        """Say whether the run is to stop.
+
+        Several processes must stop at the same step, so there a signal counts only when
+        all of them call with `together`, and then for all.
+        """
         if jax.process_count() == 1:
             return self.received is not None
+        if not together:
+            return False
         number = np.int32(self.received or 0)
         highest = int(np.max(multihost_utils.process_allgather(number)))
         self.received = signal.Signals(highest) if highest else None

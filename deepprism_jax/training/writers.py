@@ -76,6 +76,12 @@ class Writers:
         """Write one line for people."""
         self._each(step, lambda writer: writer.text(step, message))
 
+    def advance(self, step: int) -> None:
+        """Move the progress bar, if any, to a step."""
+        for writer in self._writers:
+            if isinstance(writer, ConsoleWriter):
+                writer.advance(step)
+
     def close(self) -> None:
         """Close all of them."""
         self._each(-1, lambda writer: writer.close())

@@ -34,11 +34,21 @@ def test_a_bad_value_is_named_with_its_first_step_and_the_window(bad):
         total = bad if step >= 14 else 1.0
         metrics = {"loss/kl": value, "loss": total, "psnr": 20.0}
         meter.update(step, jax.tree.map(jnp.float32, metrics))
-    with pytest.raises(NonFiniteError) as caught:
-        meter.flush()
-    assert str(caught.value) == (
-        "loss/kl is not finite, first at step 13 (checked were the steps [11, 15])"
-    )
+    for look in (meter.check, meter.flush):
+        with pytest.raises(NonFiniteError) as caught:
+            look()
+        assert str(caught.value) == (
+            "loss/kl is not finite, first at step 13 (checked were the steps [11, 15])"
+        )
+
+
+def test_a_check_starts_nothing_anew():
+    meter = Meter()
+    meter.check()
+    meter.update(1, {"loss": jnp.float32(1.0)})
+    meter.check()
+    meter.update(2, {"loss": jnp.float32(2.0)})
+    assert meter.flush() == {"loss": 1.5}
 
 
 def test_a_state_is_checked_array_by_array():

@@ -1,0 +1,76 @@
+"""Evaluation during training: scores over the evaluation split, and a picture."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepprism_jax.training.evaluation import evaluate, scalars
+from deepprism_jax.training.grids import image_grid
+from deepprism_jax.training.trainer import Trainer
+
+COLUMNS = 8
+"""Images in the picture."""
+
+_SIDE = 64
+"""Small images are enlarged in the picture to at least about this many pixels."""
+
+
+class Evaluator:
+    """Scores the reconstructions of one trainer's model on the same images each time.
+
+    Args:
+        trainer: reconstructs, and places batches.
+        batches: masked batches of this process; iterated again at each call.
+        interrupted: asked before each batch; an evaluation that it ends gives nothing.
+            With several processes it is not asked: all must see the same batches.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        batches: Iterable[Mapping[str, Any]],
+        *,
+        interrupted: Callable[[], bool] = lambda: False,
+    ):
+        self._trainer, self._batches = trainer, batches
+        self._interrupted = interrupted
+        self._first: Mapping[str, Any] | None = None
+
+    def scores(self, values: Any) -> dict[str, float]:
+        """Return scores by name, `psnr` and `psnr_std` for one; none if interrupted."""
+        scores = evaluate(
+            lambda images: self._trainer.reconstruct(values, images),
+            self._until_interrupted(),
+            place=self._trainer.shard_batch,
+        )
+        return {} if self._stopped() else scalars(scores)
+
+    def picture(self, values: Any) -> np.ndarray:
+        """Return the first images over their reconstructions, uint8 [H, W, 3]."""
+        if self._first is None:
+            self._first = next(iter(self._batches))
+        inputs = self._first["image"]
+        placed = self._trainer.shard_batch({"image": inputs})["image"]
+        outputs = _local_rows(self._trainer.reconstruct(values, placed))
+        shown = np.flatnonzero(self._first["mask"])[:COLUMNS]
+        return image_grid(
+            {"input": inputs[shown], "reconstruction": outputs[shown]},
+            scale=max(1, _SIDE // inputs.shape[1]),
+        )
+
+    def _until_interrupted(self) -> Iterator[Mapping[str, Any]]:
+        for number, batch in enumerate(self._batches):
+            if number and self._stopped():
+                return
+            yield batch
+
+    def _stopped(self) -> bool:
+        return jax.process_count() == 1 and self._interrupted()
+
+
+def _local_rows(array: jax.Array) -> np.ndarray:
+    """Return this process's rows of an array that is spread over its first axis."""
+    shards = sorted(array.addressable_shards, key=lambda s: s.index[0].start or 0)
+    return np.concatenate([np.asarray(shard.data) for shard in shards])

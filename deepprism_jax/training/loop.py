@@ -1,0 +1,184 @@
+"""The loop: step, log, evaluation and checkpoints, each when it is due."""
+
+import collections
+import contextlib
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+
+import deepprism_jax
+from deepprism_jax.training import workdir as workdirs
+from deepprism_jax.training.checkpoints import Checkpoints
+from deepprism_jax.training.config import Config
+from deepprism_jax.training.evaluator import Evaluator
+from deepprism_jax.training.meter import Meter, check_finite
+from deepprism_jax.training.signals import StopSignals
+from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.trainer import Trainer
+from deepprism_jax.training.writers import Writers
+from deepprism_jax.weights.pretrained import describe, save_pretrained
+
+DONE, FAILED = 0, 1
+"""Exit codes; a run that a signal stops ends with 128 + its number."""
+
+IN_FLIGHT = 2
+"""Steps given to the device and not finished; more would only pile up batches."""
+
+
+class Stopwatch:
+    """Measures time, but for pauses."""
+
+    def __init__(self):
+        self._start = time.perf_counter()
+
+    def restart(self) -> float:
+        """Return the seconds since the last restart, pauses left out."""
+        start, self._start = self._start, time.perf_counter()
+        return max(self._start - start, 1e-9)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of a block."""
+        begin = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - begin
+
+
+@dataclass
+class Loop:
+    """The parts of one run, and what is done with them.
+
+    The order at a step is: train, log, evaluate, save. So what a checkpoint of step n
+    stands for is written before it, and a run that goes on from it starts with n + 1.
+    """
+
+    config: Config
+    workdir: Path
+    trainer: Trainer
+    batches: Any
+    """Endless batches of this process, with `get_state()`."""
+    evaluator: Evaluator
+    checkpoints: Checkpoints
+    writers: Writers
+    stop: StopSignals
+    step: int = 0
+    """Steps done."""
+    timed_from: int = 0
+    """Step at which the stopwatch was started last."""
+    meter: Meter = field(default_factory=Meter)
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+
+    def run(self, state: TrainState) -> TrainState:
+        """Train until the last step, or until a signal, and return the state."""
+        train, trainer = self.config.train, self.trainer
+        in_flight: collections.deque[Any] = collections.deque()
+        if self.step == 0:
+            self.evaluate(state)
+        while self.step < train.steps and not self.stop.agreed(
+            together=self._due(train.log_every)
+        ):
+            batch = trainer.shard_batch(next(self.batches))
+            state, metrics = trainer.step(state, batch)
+            self.step += 1
+            self.meter.update(self.step, metrics)
+            in_flight.append(metrics)
+            if len(in_flight) > IN_FLIGHT:
+                jax.block_until_ready(in_flight.popleft())
+            if not self.timed_from:  # the first step waits for the compiler
+                jax.block_until_ready(metrics)
+                self._restart_stopwatch()
+            self.writers.advance(self.step)
+            last = self.step == train.steps
+            if last or self._due(train.log_every):
+                self.log()
+            if last or self._due(train.eval_every):
+                self.evaluate(state)
+            if self._due(train.save_every) and not last:
+                self.save(state)
+        return state
+
+    def log(self) -> None:
+        """Write the means of the metrics since the last log, and the rate."""
+        values = self.meter.flush()
+        images = (self.step - self.timed_from) * self.config.train.batch_size
+        seconds = self._restart_stopwatch()
+        if images:
+            values["images_per_second"] = images / seconds
+        self.writers.scalars(self.step, values)
+
+    def evaluate(self, state: TrainState) -> None:
+        """Score the reconstructions of held-out images, and show some."""
+        with self.stopwatch.paused():
+            values = self.trainer.inference_values(state)
+            scores = self.evaluator.scores(values)
+            if not scores:
+                self.say(f"the evaluation at step {self.step} was interrupted")
+                return
+            named = {f"eval/{name}": value for name, value in scores.items()}
+            self.writers.scalars(self.step, named)
+            picture = self.evaluator.picture(values)
+            self.writers.images(self.step, {"reconstructions": picture})
+
+    def save(self, state: TrainState) -> bool:
+        """Save a checkpoint and return whether it is on disk.
+
+        Raises:
+            NonFiniteError: the state is not worth saving.
+        """
+        with self.stopwatch.paused():
+            self.meter.check()
+            check_finite(state, self.step)
+            record = {
+                "config": workdirs.to_dict(self.config),
+                "model": describe(self.trainer.model),
+                "deepprism_jax": deepprism_jax.__version__,
+            }
+            items = {
+                "state": state,
+                "ema": self.trainer.inference_values(state),
+                "data": self.batches.get_state(),
+                "config": record,
+            }
+            return self.checkpoints.save(self.step, items)
+
+    def finish(self, state: TrainState) -> int:
+        """Save, export if the run is done, and return the exit code."""
+        saved = self.save(state)
+        if not saved:
+            self.say(f"stopped without saving step {self.step}: see above")
+        if self.step < self.config.train.steps:
+            name = self.stop.received.name if self.stop.received else "a signal"
+            if saved:
+                self.say(f"stopped by {name} after step {self.step}; --resume goes on")
+            return self.stop.exit_code if saved else FAILED
+        exported = self.export(state)
+        return DONE if saved and exported else FAILED
+
+    def export(self, state: TrainState) -> bool:
+        """Write the model for use elsewhere; return whether it is on disk."""
+        if jax.process_index() != 0:
+            return True
+        path = self.workdir / workdirs.MODEL
+        values = jax.device_get(self.trainer.inference_values(state))
+        try:
+            save_pretrained(self.trainer.autoencoder.bind(values), path)
+        except OSError as error:
+            self.say(f"the model could not be exported: {error}")
+            return False
+        self.say(f"done after step {self.step}; the model is in {path}")
+        return True
+
+    def say(self, message: str) -> None:
+        """Write one line for people."""
+        self.writers.text(self.step, message)
+
+    def _restart_stopwatch(self) -> float:
+        self.timed_from = self.step
+        return self.stopwatch.restart()
+
+    def _due(self, every: int) -> bool:
+        return every > 0 and self.step % every == 0

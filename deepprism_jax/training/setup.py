@@ -1,0 +1,85 @@
+"""What a run works with, made and checked before any work: networks and data."""
+
+from typing import Any, NamedTuple
+
+import jax
+
+from deepprism_jax.data import eval_batches, make_source, train_batches
+from deepprism_jax.training.config import Config, DataConfig
+from deepprism_jax.training.preflight import check, refusing
+from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.trainer import Trainer
+
+
+class Data(NamedTuple):
+    """The two streams of a run, of this process."""
+
+    train: Any
+    """Endless batches whose position can be saved."""
+    held_out: Any
+    """Masked batches of the evaluation split, the same at every evaluation."""
+    train_images: int
+    held_out_images: int
+
+
+def make_trainer(config: Config) -> Trainer:
+    """Check the config and make its networks on a mesh of all devices.
+
+    Raises:
+        PreflightError: the config contradicts itself, the devices or the files.
+    """
+    check(config, devices=jax.device_count(), processes=jax.process_count())
+    with refusing():
+        trainer = Trainer(config, make_mesh())
+        trainer.model.check_image((*config.data.image_size, config.data.channels))
+    return trainer
+
+
+def open_data(config: Config) -> Data:
+    """Open both splits of the config's data.
+
+    Raises:
+        PreflightError: a split is missing, empty, damaged, or does not fit.
+    """
+    data, train = config.data, config.train
+    shared = {
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "process_index": jax.process_index(),
+        "process_count": jax.process_count(),
+    }
+    with refusing():
+        source = open_split(data, data.train_split)
+        batches = train_batches(
+            source,
+            batch_size=train.batch_size,
+            seed=train.seed,
+            crop=data.crop,
+            flip=data.flip,
+            **shared,
+        )
+        held_out = eval_batches(
+            open_split(data, data.eval_split),
+            # What a micro-batch of training needs is room enough to evaluate.
+            batch_size=train.batch_size // train.accumulation,
+            limit=train.eval_images,
+            **shared,
+        )
+    return Data(batches, held_out, len(source), held_out.images)
+
+
+def open_split(data: DataConfig, split: str) -> Any:
+    """Open one split of the data.
+
+    Raises:
+        ValueError, OSError: see `make_source`.
+    """
+    return make_source(
+        data.source,
+        split=split,
+        path=data.path,
+        dataset=data.name,
+        image_size=data.image_size,
+        channels=data.channels,
+        resize=data.resize,
+    )

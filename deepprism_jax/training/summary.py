@@ -1,0 +1,138 @@
+"""What a run is, in lines of words: devices, networks, learning rate, batch, memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from deepprism_jax.analysis import count_by_layer
+from deepprism_jax.training.config import Config
+from deepprism_jax.training.optimizer import peak_learning_rate
+from deepprism_jax.training.preflight import plural
+from deepprism_jax.training.setup import Data
+from deepprism_jax.training.trainer import Trainer
+
+
+def run_lines(config: Config, trainer: Trainer, data: Data) -> list[str]:
+    """Return what is said when a run begins, one line each."""
+    return [
+        devices_line(),
+        parameters_line(trainer),
+        learning_rate_line(config),
+        batch_line(config),
+        data_line(config, data),
+    ]
+
+
+def devices_line() -> str:
+    """Say which devices share the work."""
+    devices, processes = jax.devices(), jax.process_count()
+    kind = f"{devices[0].platform} ({devices[0].device_kind})"
+    return (
+        f"devices: {len(devices)} x {kind} in {processes} "
+        f"{plural(processes, 'process')}"
+    )
+
+
+def networks(trainer: Trainer) -> dict[str, Any]:
+    """Return the shapes of all that a run trains or keeps, by network and name."""
+    found = {"autoencoder": trainer.autoencoder.shapes}
+    if trainer.discriminator is not None:
+        found["discriminator"] = trainer.discriminator.shapes
+    if trainer.perceptual is not None and trainer.perceptual.learnable:
+        shape = jax.eval_shape(trainer.perceptual.init)
+        found["perceptual"] = {"layer_weights": shape}
+    return found
+
+
+def parameters_line(trainer: Trainer) -> str:
+    """Say how many parameters each network has."""
+    counts = count_by_layer(networks(trainer))
+    parts = [f"{name} {sum(layers.values()):,}" for name, layers in counts.items()]
+    return f"parameters: {', '.join(parts)}"
+
+
+def learning_rate_line(config: Config) -> str:
+    """Say the effective learning rate and how it came about."""
+    optimizer, batch = config.optimizer, config.train.batch_size
+    rate = f"{peak_learning_rate(optimizer, batch):.4g}"
+    if optimizer.scale_by_batch:
+        rule = f"base {optimizer.learning_rate:.4g} x batch {batch}"
+    else:
+        rule = "as given, not scaled by the batch"
+    line = f"learning rate: {rate} ({rule}), {optimizer.name}"
+    if optimizer.warmup_steps:
+        line += f", {optimizer.warmup_steps} warm-up steps"
+    if optimizer.schedule == "constant":
+        return (
+            f"{line}, then constant" if optimizer.warmup_steps else f"{line}, constant"
+        )
+    return f"{line}, {optimizer.schedule} to {optimizer.final_ratio:g} of it"
+
+
+def batch_line(config: Config) -> str:
+    """Say how a batch is cut over devices and accumulation."""
+    train, devices = config.train, jax.device_count()
+    each = train.batch_size // (devices * train.accumulation)
+    return (
+        f"batch: {train.batch_size} images = {devices} {plural(devices, 'device')} x "
+        f"{train.accumulation} accumulation {plural(train.accumulation, 'step')} "
+        f"x {each} images"
+    )
+
+
+def data_line(config: Config, data: Data) -> str:
+    """Say which images there are."""
+    height, width = config.data.image_size
+    return (
+        f"data: {config.data.source}, {data.train_images:,} images to train on and "
+        f"{data.held_out_images:,} to evaluate on, at {height}x{width}"
+    )
+
+
+def memory_lines(config: Config, trainer: Trainer) -> Iterator[str]:
+    """Say what a step needs on each device: counted, then as the compiler plans it."""
+    state = jax.eval_shape(trainer.init)
+    yield f"memory: the training state takes {_bytes(state)} on each device (counted)"
+    batch = {
+        "image": jax.ShapeDtypeStruct(
+            (config.train.batch_size, *config.data.image_size, config.data.channels),
+            np.uint8,
+            sharding=trainer.batch_sharding,
+        )
+    }
+    placed = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(
+            x.shape, x.dtype, sharding=trainer.state_sharding
+        ),
+        state,
+    )
+    step = jax.jit(lambda state, batch: trainer.step(state, batch), donate_argnums=(0,))
+    plan = step.lower(placed, batch).compile().memory_analysis()
+    if plan is None:
+        yield "memory: this platform's compiler does not say what a step needs"
+        return
+    peak = (
+        plan.argument_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        + plan.temp_size_in_bytes
+    )
+    yield (
+        f"memory: a step takes {_size(peak)} on each device, of which "
+        f"{_size(plan.temp_size_in_bytes)} for activations and gradients (compiled for "
+        f"{jax.default_backend()})"
+    )
+
+
+def _bytes(tree: Any) -> str:
+    return _size(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)))
+
+
+def _size(number: float) -> str:
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:.0f} {unit}" if unit == "bytes" else f"{number:.1f} {unit}"

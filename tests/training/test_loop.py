@@ -1,0 +1,373 @@
+"""The whole program around a step that is quick to compile, instead of the real one."""
+
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+
+from deepprism_jax.layers.functional import Functional, values_of
+from deepprism_jax.training import checkpoints, loop, program
+from deepprism_jax.training.config import Config, DataConfig, TrainConfig
+from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.trainer import Trainer
+from deepprism_jax.weights.items import load_items, steps
+from deepprism_jax.weights.pretrained import PretrainedMixin
+
+SIZE = 16
+
+
+class Gain(PretrainedMixin, nnx.Module):
+    """A stand-in autoencoder: pixels times one learned number."""
+
+    def __init__(self, *, start=0.0, rngs):
+        del rngs
+        self.options = nnx.static({"start": start})
+        self.gain = nnx.Param(jnp.full((), start))
+
+
+class FakeTrainer(Trainer):
+    """Learns the mean of the pixels, with noise; its loss can be made to break."""
+
+    bad_loss_at = bad_state_at = -1
+
+    def __init__(self, config):
+        self.config, self.mesh = config, make_mesh()
+        self.model = nnx.eval_shape(lambda: Gain(rngs=nnx.Rngs(0)))
+        self.autoencoder = Functional(self.model)
+        self.step = jax.jit(self._step, donate_argnums=0)
+        self.reconstruct = jax.jit(lambda values, images: images // 2)
+
+    def inference_values(self, state):
+        return state.ema
+
+    def init(self):
+        values = values_of(Gain(rngs=nnx.Rngs(0)))
+        return jax.device_put(
+            TrainState(
+                step=jnp.int32(0),
+                params={"autoencoder": values},
+                ema=jax.tree.map(jnp.copy, values),
+                extra={"buffers": {}},
+                opt_state={"autoencoder": ({}, jax.tree.map(jnp.zeros_like, values))},
+                key=jax.random.key_data(jax.random.key(self.config.train.seed)),
+            ),
+            self.state_sharding,
+        )
+
+    def _step(self, state, batch):
+        number = state.step + 1
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        target = jnp.mean(batch["image"] / 255.0) + 0.1 * jax.random.normal(key)
+        gain = state.params["autoencoder"]["gain"]
+        loss = jnp.where(number == self.bad_loss_at, jnp.nan, (gain - target) ** 2)
+        gain = gain + 0.1 * (target - gain)
+        gain = jnp.where(number == self.bad_state_at, jnp.inf, gain)
+        params = {"autoencoder": {"gain": gain}}
+        ema = {"gain": 0.5 * (state.ema["gain"] + gain)}
+        return state._replace(step=number, params=params, ema=ema), {"kl": loss}
+
+
+class Interrupting:
+    """Training batches that send a signal to this process as one is asked for."""
+
+    def __init__(self, batches, at, number):
+        self.batches, self.at, self.number, self.asked = batches, at, number, 0
+
+    def __getattr__(self, name):
+        return getattr(self.batches, name)
+
+    def __next__(self):
+        self.asked += 1
+        if self.asked == self.at:
+            os.kill(os.getpid(), self.number)
+        return next(self.batches)
+
+
+def use(patch, trainer):
+    patch.setattr(program, "make_trainer", trainer)
+    patch.setattr(program, "run_lines", lambda config, trainer, data: ["a fake run"])
+
+
+@pytest.fixture(autouse=True)
+def trainer(monkeypatch):
+    """The class that makes the run's trainer; set its attributes to break it."""
+
+    class Breakable(FakeTrainer):
+        pass
+
+    use(monkeypatch, Breakable)
+    return Breakable
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photographs")
+    random = np.random.default_rng(0)
+    for split, count in (("train", 10), ("test", 9)):
+        (folder / split).mkdir()
+        for number in range(count):
+            pixels = random.integers(0, 255, (SIZE, SIZE, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / split / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def config(photographs):
+    return Config(
+        data=DataConfig(
+            source="folder", path=str(photographs), image_size=(SIZE, SIZE)
+        ),
+        train=TrainConfig(
+            steps=12, batch_size=4, log_every=3, eval_every=5, save_every=4, keep=2
+        ),
+    )
+
+
+def with_train(config, **changes):
+    return dataclasses.replace(
+        config, train=dataclasses.replace(config.train, **changes)
+    )
+
+
+def interrupt(monkeypatch, at, number=signal.SIGTERM):
+    """Send the signal while the batch of step `at` is read; return how to undo it."""
+    opened = program.open_data
+
+    def open_data(config):
+        data = opened(config)
+        return data._replace(train=Interrupting(data.train, at, number))
+
+    monkeypatch.setattr(program, "open_data", open_data)
+
+
+def records(workdir, key=None):
+    lines = (workdir / "metrics.jsonl").read_text().splitlines()
+    found = [json.loads(line) for line in lines]
+    if key is None:
+        return found
+    return {r["step"]: r[key] for r in found if key in r}
+
+
+def said(workdir):
+    return "\n".join(record.get("text", "") for record in records(workdir))
+
+
+def final(workdir, step=12):
+    """All that the checkpoint of a step holds, as bytes by name."""
+    target = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
+        FakeTrainer(Config()).init(),
+    )
+    items = load_items(
+        workdir / "checkpoints" / str(step),
+        {"state": target, "ema": target.ema, "data": None},
+    )
+    leaves = jax.tree_util.tree_flatten_with_path(items)[0]
+    return {jax.tree_util.keystr(path): np.asarray(x).tobytes() for path, x in leaves}
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(config, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "whole"
+    with pytest.MonkeyPatch.context() as patch:
+        use(patch, FakeTrainer)
+        assert program.train(config, workdir) == 0
+    return workdir
+
+
+@pytest.fixture
+def whole(uninterrupted, tmp_path):
+    """A copy of the run that nothing interrupts."""
+    return shutil.copytree(uninterrupted, tmp_path / "whole")
+
+
+def test_a_run_logs_evaluates_saves_and_exports_when_due(whole):
+    assert list(records(whole, "kl")) == [3, 6, 9, 12]
+    assert list(records(whole, "eval/psnr")) == [0, 5, 10, 12]
+    assert all(rate > 0 for rate in records(whole, "images_per_second").values())
+    assert steps(whole / "checkpoints") == [8, 12]
+    pictures = sorted(p.name for p in (whole / "reconstructions").iterdir())
+    assert pictures == [f"{step:08d}.png" for step in (0, 5, 10, 12)]
+    assert any((whole / "tensorboard").iterdir())
+    exported = Gain.from_pretrained(whole / "model")
+    average = np.frombuffer(final(whole)["['ema']['gain']"], np.float32)
+    assert exported.gain[...] == average[0] != 0
+    assert Gain.from_pretrained(whole).gain[...] == average[0]
+    assert "done after step 12" in said(whole)
+
+
+def test_means_cover_every_step_once(config, tmp_path, whole):
+    assert program.train(with_train(config, log_every=1), tmp_path / "each") == 0
+    each, means = records(tmp_path / "each", "kl"), records(whole, "kl")
+    for step, mean in means.items():
+        window = [each[s] for s in range(step - 2, step + 1)]
+        assert mean == pytest.approx(np.mean(window), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("at", "number", "code"), [(1, signal.SIGTERM, 143), (7, signal.SIGINT, 130)]
+)
+def test_an_interrupted_run_that_is_resumed_is_the_same_run(
+    config, tmp_path, monkeypatch, whole, number, code, at
+):
+    workdir = tmp_path / "interrupted"
+    with monkeypatch.context() as patch:
+        interrupt(patch, at, number)
+        assert program.train(config, workdir) == code
+    assert steps(workdir / "checkpoints")[-1] == at  # the step was finished
+    assert f"stopped by {number.name} after step {at}" in said(workdir)
+    assert not (workdir / "model").exists()
+
+    assert program.train(config, workdir, resume=True) == 0
+    assert f"going on from step {at}" in said(workdir)
+    assert final(workdir) == final(whole)
+    assert records(workdir, "eval/psnr") == records(whole, "eval/psnr")
+    assert records(workdir, "kl")[12] == records(whole, "kl")[12]
+    exported = Gain.from_pretrained(workdir / "model").gain[...]
+    assert exported == Gain.from_pretrained(whole / "model").gain[...]
+
+
+def test_a_second_interrupt_aborts(config, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 6, signal.SIGINT)
+
+    def again(*_):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(checkpoints, "save_items", again)
+    with pytest.raises(KeyboardInterrupt):
+        program.train(config, tmp_path)
+    assert steps(tmp_path / "checkpoints") == []
+
+
+def test_an_evaluation_gives_way_to_a_signal(config, tmp_path, monkeypatch):
+    interrupt(monkeypatch, 5)
+    assert program.train(config, tmp_path) == 143
+    assert "evaluation at step 5 was interrupted" in said(tmp_path)
+    assert list(records(tmp_path, "eval/psnr")) == [0]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(config, tmp_path, trainer):
+    trainer.bad_loss_at = 8
+    assert program.train(config, tmp_path) == 1
+    text = said(tmp_path)
+    assert "kl is not finite, first at step 8 (checked were the steps [7, 8])" in text
+    assert "newest checkpoint stays (it is of step 4)" in text
+    assert steps(tmp_path / "checkpoints") == [4]  # step 8 was due, and not saved
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_state_that_is_not_finite_is_never_saved(config, tmp_path, trainer):
+    trainer.bad_state_at = 4  # the loss of step 4 is still finite
+    assert program.train(config, tmp_path) == 1
+    assert "params.autoencoder.gain and 1 more arrays are not finite" in said(tmp_path)
+    assert "there is none" in said(tmp_path)
+    assert steps(tmp_path / "checkpoints") == []
+
+
+def fail_to_save(monkeypatch, *failing):
+    save_items = checkpoints.save_items
+
+    def save(path, items):
+        if int(path.name) in failing:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save_items(path, items)
+
+    monkeypatch.setattr(checkpoints, "save_items", save)
+
+
+def test_a_full_disk_at_a_save_does_not_end_the_run(
+    config, tmp_path, monkeypatch, whole
+):
+    fail_to_save(monkeypatch, 8)
+    assert program.train(config, tmp_path / "full") == 0
+    assert "checkpoint 8 could not be saved" in said(tmp_path / "full")
+    assert "No space left on device" in said(tmp_path / "full")
+    assert steps(tmp_path / "full" / "checkpoints") == [4, 12]
+    assert final(tmp_path / "full") == final(whole)
+
+
+def test_a_full_disk_at_the_end_is_a_failure_and_the_old_checkpoint_stays(
+    config, tmp_path, monkeypatch, whole
+):
+    workdir = tmp_path / "full"
+    with monkeypatch.context() as patch:
+        fail_to_save(patch, 8, 12)
+        assert program.train(config, workdir) == 1
+    assert steps(workdir / "checkpoints") == [4]
+    assert program.train(config, workdir, resume=True) == 0
+    assert final(workdir) == final(whole)
+
+
+def test_an_export_that_fails_is_a_failure(config, tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "save_pretrained", full)
+        assert program.train(config, tmp_path) == 1
+    assert "the model could not be exported" in said(tmp_path)
+    assert program.train(config, tmp_path, resume=True) == 0
+    assert (tmp_path / "model" / "config.json").is_file()
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config, whole):
+    expected = final(whole)
+    (whole / "checkpoints" / "12" / "manifest.json").unlink()
+    (whole / "checkpoints" / "16.saving.orbax-checkpoint-tmp").mkdir()
+    assert program.train(config, whole, resume=True) == 0
+    text = said(whole)
+    assert "checkpoint 12 cannot be read: manifest.json is missing" in text
+    assert "16.saving.orbax-checkpoint-tmp is a half-written checkpoint" in text
+    assert "going on from step 8" in text
+    assert final(whole) == expected
+
+
+def test_a_longer_run_goes_on(config, tmp_path, whole):
+    assert program.train(with_train(config, steps=15), whole, resume=True) == 0
+    assert "train.steps was 12 and is 15 from now on" in said(whole)
+    assert program.train(with_train(config, steps=15), tmp_path / "at once") == 0
+    assert final(whole, 15) == final(tmp_path / "at once", 15)
+
+
+def test_a_finished_run_has_nothing_left_to_do(config, whole):
+    before = final(whole)
+    assert program.train(config, whole, resume=True) == 0
+    assert final(whole) == before
+    assert list(records(whole, "eval/psnr")) == [0, 5, 10, 12]
+
+
+def test_refusals_come_before_any_work(config, tmp_path, whole, trainer):
+    trainer.__init__ = None  # not even the networks are made
+    with pytest.raises(PreflightError, match="add --resume"):
+        program.train(config, whole)
+    with pytest.raises(PreflightError, match="in use by another config"):
+        program.train(with_train(config, seed=1), whole, resume=True)
+    with pytest.raises(PreflightError, match="has no run in it"):
+        program.train(config, tmp_path / "none", resume=True)
+
+
+@pytest.mark.parametrize("break_it", ["missing", "empty", "not an image"])
+def test_data_that_cannot_be_read_are_refused(config, tmp_path, break_it):
+    folder = tmp_path / "data"
+    if break_it != "missing":
+        for split in ("train", "test"):
+            (folder / split).mkdir(parents=True)
+    if break_it == "not an image":
+        (folder / "train" / "a.png").write_bytes(b"nothing")
+    data = dataclasses.replace(config.data, path=str(folder))
+    with pytest.raises(PreflightError) as caught:
+        program.train(dataclasses.replace(config, data=data), tmp_path / "run")
+    assert str(folder) in caught.value.problems[0]
+    assert "\n" not in caught.value.problems[0]
+    assert not (tmp_path / "run").exists()
