@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from deepprism_jax.analysis import count_by_layer
+from deepprism_jax.analysis import count_layers
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.optimizer import peak_learning_rate
 from deepprism_jax.training.preflight import plural
@@ -48,9 +48,11 @@ def networks(trainer: Trainer) -> dict[str, Any]:
 
 def parameters_line(trainer: Trainer) -> str:
     """Say how many parameters each network has."""
-    counts = count_by_layer(networks(trainer))
-    parts = [f"{name} {sum(layers.values()):,}" for name, layers in counts.items()]
-    return f"parameters: {', '.join(parts)}"
+    totals: dict[str, int] = {}
+    for count in count_layers(networks(trainer)):
+        totals[count.network] = totals.get(count.network, 0) + count.parameters
+    parts = ", ".join(f"{network} {total:,}" for network, total in totals.items())
+    return f"parameters: {parts}"
 
 
 def learning_rate_line(config: Config) -> str:
