@@ -1,34 +1,38 @@
-"""Parameters of a network by its parts and by kinds of layer, from names and shapes."""
+"""The exact number of parameters, by network and kind of layer."""
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
 Shapes = Mapping[str, Any]
 """Dotted names to anything with a shape: arrays, or `Functional.shapes`."""
 
-LAYERS = {
-    "hidden convolutions": (),
-    "attention": ("query", "key", "value", "output"),
-    "normalisation": ("norm", "norm1", "norm2", "norm_out"),
-    "input and output": ("conv_in", "conv_out"),
-    "latent": ("quant_conv", "post_quant_conv"),
-    "codebook": ("codes",),
-    "codebook usage (not trained)": ("usage",),
-    "perceptual weights": ("layer_weights",),
-}
-"""Kinds of layer, and the parts of a parameter's name that tell them."""
-
-# E and G of the paper: each has the latent layer on its side.
-_PARTS = {
+# The latent layers belong to the network that they are called with.
+_NETWORK = {
     "encoder": "encoder",
     "quant_conv": "encoder",
+    "codebook": "codebook",
     "decoder": "decoder",
     "post_quant_conv": "decoder",
-    "codebook": "codebook",
 }
+
+_KINDS = {
+    "scale": "normalisation",
+    "codes": "codes",
+    "usage": "usage of the codes, not trained",
+    "layer_weights": "layer weights w_l",
+}
+
+
+class LayerCount(NamedTuple):
+    """The layers of one kind in one network."""
+
+    network: str
+    kind: str
+    layers: int
+    parameters: int
 
 
 def parameter_count(shapes: Shapes) -> int:
@@ -36,46 +40,69 @@ def parameter_count(shapes: Shapes) -> int:
     return sum(math.prod(leaf.shape) for leaf in shapes.values())
 
 
-def layer_of(name: str) -> str:
-    """Kind of layer, a key of `LAYERS`, that a parameter's dotted name belongs to."""
-    parts = set(name.split("."))
-    return next(
-        (layer for layer, marks in LAYERS.items() if parts.intersection(marks)),
-        "hidden convolutions",
+def count_layers(networks: Mapping[str, Shapes]) -> list[LayerCount]:
+    """Counts by network and kind of layer, the largest first in each network.
+
+    An autoencoder is told apart into encoder, codebook and decoder. A layer is what
+    shares a dotted name up to its last part: its kind is read from its kernel's shape.
+
+    >>> functional = Functional(AutoencoderKL(width=256, rngs=nnx.Rngs(0)))
+    >>> count_layers({"autoencoder": functional.shapes})[0]
+    LayerCount(network='encoder', kind='convolution 3x3', layers=2, parameters=20998)
+    """
+    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    for network, shapes in networks.items():
+        owners = {_owner(name): _kind(name, shapes) for name in shapes if _tells(name)}
+        seen = set()
+        for name, leaf in shapes.items():
+            owner = _owner(name)
+            kind = _kind(name, shapes) if _tells(name) else owners.get(owner, "other")
+            key = (_NETWORK.get(name.split(".")[0], network), kind)
+            layers, numbers = counts.get(key, (0, 0))
+            layers += (owner, kind) not in seen
+            seen.add((owner, kind))
+            counts[key] = layers, numbers + math.prod(leaf.shape)
+    order = list(dict.fromkeys([*_NETWORK.values(), *networks]))
+    return sorted(
+        (LayerCount(*key, *value) for key, value in counts.items()),
+        key=lambda count: (order.index(count.network), -count.parameters),
     )
 
 
-def count_by_layer(networks: Mapping[str, Shapes]) -> dict[str, dict[str, int]]:
-    """Counts `[network][layer]`; an autoencoder is told apart into its own networks.
-
-    >>> functional = Functional(AutoencoderKL(width=256, rngs=nnx.Rngs(0)))
-    >>> count_by_layer({"autoencoder": functional.shapes})
-    {'encoder': {'hidden convolutions': 504, ...}, 'decoder': {...}}
-    """
-    counts: dict[str, dict[str, int]] = {}
-    for network, shapes in networks.items():
-        for name, leaf in shapes.items():
-            part = _PARTS.get(name.split(".")[0], network)
-            layers = counts.setdefault(part, {})
-            layer = layer_of(name)
-            layers[layer] = layers.get(layer, 0) + math.prod(leaf.shape)
-    order = list(dict.fromkeys([*_PARTS.values(), *counts]))
-    return {part: counts[part] for part in order if part in counts}
-
-
 def parameter_table(networks: Mapping[str, Shapes]) -> Table:
-    """A row a kind of layer, a column a network, and their sums."""
-    counts = count_by_layer(networks)
-    table = Table("parameters", show_footer=True)
-    table.columns[0].footer = "total"
-    for part, layers in counts.items():
-        total = sum(layers.values())
-        table.add_column(part, justify="right", footer=f"{total:,}")
-    total = sum(map(parameter_count, networks.values()))
-    table.add_column("total", justify="right", footer=f"{total:,}")
-    for layer in LAYERS:
-        row = [layers.get(layer, 0) for layers in counts.values()]
-        if any(row):
-            cells = [f"{count:,}" if count else "-" for count in row]
-            table.add_row(layer, *cells, f"{sum(row):,}")
+    """The counts of `count_layers`, with a sum for every network and over all."""
+    counts = count_layers(networks)
+    table = Table("network", "kind of layer")
+    table.add_column("layers", justify="right")
+    table.add_column("parameters", justify="right")
+    for network in dict.fromkeys(count.network for count in counts):
+        rows = [count for count in counts if count.network == network]
+        for row in rows:
+            table.add_row(network, row.kind, f"{row.layers}", f"{row.parameters:,}")
+        table.add_row(network, "all", *_sums(rows), style="bold", end_section=True)
+    table.add_row("all", "", *_sums(counts), style="bold")
     return table
+
+
+def _owner(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+def _tells(name: str) -> bool:
+    """Whether the last part of a name tells the kind of its layer; a bias does not."""
+    last = name.rpartition(".")[2]
+    return last == "kernel" or last in _KINDS
+
+
+def _kind(name: str, shapes: Shapes) -> str:
+    last = name.rpartition(".")[2]
+    if last != "kernel":
+        return _KINDS[last]
+    *window, _, _ = shapes[name].shape
+    kind = "channel convolution" if len(window) == 3 else "convolution"
+    return " ".join([kind, "x".join(map(str, window))])
+
+
+def _sums(counts: list[LayerCount]) -> tuple[str, str]:
+    layers = sum(count.layers for count in counts)
+    return f"{layers}", f"{sum(count.parameters for count in counts):,}"

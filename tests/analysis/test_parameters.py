@@ -5,8 +5,7 @@ import pytest
 from flax import nnx
 from rich.console import Console
 
-from deepprism_jax.analysis import count_by_layer, parameter_count, parameter_table
-from deepprism_jax.analysis.parameters import layer_of
+from deepprism_jax.analysis import count_layers, parameter_count, parameter_table
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.discriminator import PatchDiscriminator
@@ -19,79 +18,80 @@ def shapes_of(make):
 @pytest.fixture(scope="module")
 def networks():
     return {
-        "autoencoder": shapes_of(lambda rngs: AutoencoderKL(width=256, rngs=rngs)),
         "discriminator": shapes_of(
             lambda rngs: PatchDiscriminator(width=8, layers=2, rngs=rngs)
         ),
+        "autoencoder": shapes_of(lambda rngs: AutoencoderKL(width=256, rngs=rngs)),
         "perceptual": {"layer_weights": np.zeros(7)},
     }
 
 
+COUNTS = [
+    ("encoder", "convolution 3x3", 2, (27 + 1) * 256 + (9 * 256 + 1) * 6),
+    ("encoder", "normalisation", 18, 18 * 512),
+    # 8 Res of two and 2 Down
+    ("encoder", "channel convolution 3x3x3", 18, 18 * 28),
+    ("encoder", "convolution 1x1", 1, 6 * 6 + 6),
+    ("encoder", "channel convolution 1x1x3", 4, 4 * 4),
+    ("decoder", "convolution 3x3", 2, (27 + 1) * 256 + (9 * 256 + 1) * 3),
+    ("decoder", "normalisation", 24, 24 * 512),
+    # 11 Res of two and 2 Up
+    ("decoder", "channel convolution 3x3x3", 24, 24 * 28),
+    ("decoder", "channel convolution 1x1x3", 4, 4 * 4),
+    ("decoder", "convolution 1x1", 1, 3 * 3 + 3),
+    (
+        *("discriminator", "convolution 3x3", 3),
+        9 * 8 * 16 + 9 * 16 * 32 + (9 * 32 + 1),
+    ),
+    ("discriminator", "convolution 4x4", 1, 16 * 3 * 8 + 8),
+    ("discriminator", "normalisation", 2, 2 * 16 + 2 * 32),
+    ("perceptual", "layer weights w_l", 1, 7),
+]
+
+
 def test_counts_are_those_of_the_structure(networks):
-    counts = count_by_layer(networks)
-    assert counts["encoder"] == {
-        "hidden convolutions": 18 * 28,  # 8 Res of two, 2 Down
-        "attention": 4 * 4,
-        "normalisation": 18 * 512,
-        "input and output": (27 + 1) * 256 + (9 * 256 + 1) * 6,
-        "latent": 6 * 6 + 6,
-    }
-    assert counts["decoder"] == {
-        "hidden convolutions": 24 * 28,  # 11 Res of two, 2 Up
-        "attention": 4 * 4,
-        "normalisation": 24 * 512,
-        "input and output": (27 + 1) * 256 + (9 * 256 + 1) * 3,
-        "latent": 3 * 3 + 3,
-    }
-    assert counts["discriminator"] == {
-        "hidden convolutions": 9 * 8 * 16 + 9 * 16 * 32,
-        "normalisation": 2 * 16 + 2 * 32,
-        "input and output": 16 * 3 * 8 + 8 + 9 * 32 + 1,
-    }
-    assert counts["perceptual"] == {"perceptual weights": 7}
-    total = sum(sum(layers.values()) for layers in counts.values())
-    assert total == sum(map(parameter_count, networks.values()))
+    counts = count_layers(networks)
+    assert sorted(counts, key=lambda count: count[:2]) == sorted(COUNTS)
+    assert [count.network for count in counts] == [count[0] for count in COUNTS]
+    total = sum(count.parameters for count in counts)
+    assert total == sum(map(parameter_count, networks.values())) == 57_847 + 6_537 + 7
 
 
 def test_codebook_is_told_from_the_record_of_its_use():
     shapes = shapes_of(
         lambda rngs: AutoencoderVQ(width=32, codebook_size=10, rngs=rngs)
     )
-    assert count_by_layer({"autoencoder": shapes})["codebook"] == {
-        "codebook": 30,
-        "codebook usage (not trained)": 10,
-    }
+    codebook = [
+        count[1:]
+        for count in count_layers({"autoencoder": shapes})
+        if count.network == "codebook"
+    ]
+    assert codebook == [("codes", 1, 30), ("usage of the codes, not trained", 1, 10)]
 
 
 @pytest.mark.parametrize(
-    ("name", "layer"),
+    ("conv", "kinds"),
     [
-        ("encoder.body.0.conv1.kernel", "hidden convolutions"),
-        ("encoder.body.0.conv2.depthwise.kernel", "hidden convolutions"),
-        ("encoder.body.2.conv.bias", "hidden convolutions"),
-        ("decoder.body.1.attention.query.reduce.kernel", "attention"),
-        ("decoder.body.1.norm.scale", "normalisation"),
-        ("decoder.norm_out.bias", "normalisation"),
-        ("hidden.0.norm.bias", "normalisation"),
-        ("conv_in.kernel", "input and output"),
-        ("post_quant_conv.bias", "latent"),
+        ("dense", {"convolution 3x3", "convolution 1x1"}),
+        ("depthwise_separable", {"convolution 3x3", "convolution 1x1"}),
+        ("prism_separable", {"channel convolution 3x3x1", "channel convolution 1x1x3"}),
     ],
 )
-def test_layer_of_a_name(name, layer):
-    assert layer_of(name) == layer
+def test_kinds_of_hidden_convolutions(conv, kinds):
+    shapes = shapes_of(lambda rngs: AutoencoderKL(width=32, conv=conv, rngs=rngs))
+    body = {name: leaf for name, leaf in shapes.items() if ".body." in name}
+    found = {count.kind for count in count_layers({"autoencoder": body})}
+    assert found == kinds | {"normalisation"}
 
 
-def test_table_sums_rows_and_columns(networks):
+def test_table_has_a_sum_for_every_network(networks):
     console = Console(width=120, file=io.StringIO())
     console.print(parameter_table(networks))
     lines = [
-        [cell.strip() for cell in line.replace("┃", "│").strip("│").split("│")]
+        [cell.strip() for cell in line.strip("│").split("│")]
         for line in console.file.getvalue().splitlines()
     ]
-    rows = {cells[0]: cells[1:] for cells in lines if cells}
-    assert rows["parameters"] == [
-        *("encoder", "decoder", "discriminator", "perceptual", "total")
-    ]
-    assert rows["attention"] == ["16", "16", "-", "-", "32"]
-    assert rows["total"] == ["30,776", "27,071", "6,537", "7", "64,391"]
-    assert "codebook" not in rows
+    assert ["encoder", "all", "43", "30,776"] in lines
+    assert ["decoder", "all", "55", "27,071"] in lines
+    assert ["discriminator", "all", "6", "6,537"] in lines
+    assert ["all", "", "105", "64,391"] in lines

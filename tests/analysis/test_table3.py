@@ -50,8 +50,9 @@ def test_program_prints_exact_beside_printed(monkeypatch, capsys):
 def test_program_counts_any_autoencoder(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "120")
     rows = run(monkeypatch, capsys, "parameters", "--width", "64", "--fields", "2")
-    hidden = 42 * (27 * 4 + 2)
-    assert ["hidden", "convolutions", "1,980", "2,640", f"{hidden:,}"] in rows
+    hidden = ["channel", "convolution", "3x3x3"]
+    assert ["encoder", *hidden, "18", f"{18 * (27 * 4 + 2):,}"] in rows
+    assert ["decoder", *hidden, "24", f"{24 * (27 * 4 + 2):,}"] in rows
 
 
 def test_program_refuses_in_one_line(monkeypatch, capsys):
