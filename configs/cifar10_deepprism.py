@@ -1,0 +1,33 @@
+"""CIFAR-10, DeepPrism, KL: the paper's main table, on a laptop.
+
+    python train.py cifar10_deepprism --data.path cifar-10-batches-bin
+"""
+
+from deepprism_jax.training.config import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+
+
+def get_config() -> Config:
+    """Width 64: 15,415 parameters; the latent of an image is 8 x 8 x 3 numbers."""
+    return Config(
+        model=ModelConfig(width=64),
+        data=DataConfig(source="cifar10", image_size=(32, 32)),
+        optimizer=OptimizerConfig(
+            learning_rate=4e-3,
+            warmup_steps=200,
+            schedule="cosine",
+        ),
+        train=TrainConfig(
+            steps=18_000,
+            batch_size=8,
+            log_every=100,
+            eval_every=2_000,
+            eval_images=1_000,
+            save_every=1_000,
+        ),
+    )
