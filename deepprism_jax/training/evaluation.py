@@ -4,18 +4,14 @@ The training loop scores one model; `eval.py` scores a model and its baselines o
 same images. Both hand over plain functions from 8-bit images to 8-bit images.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-from flax import nnx
 
 from deepprism_jax.metrics.psnr import PSNR
 from deepprism_jax.metrics.ssim import SSIM, WINDOW
 from deepprism_jax.metrics.state import Mask, Metric, Pixels, Score
-from deepprism_jax.ops.pixels import to_float, to_uint8
-from deepprism_jax.typing import ImageU8
 
 Reconstruct = Callable[[Any], Any]
 """8-bit images [b, h, w, c] to their 8-bit reconstructions."""
@@ -35,39 +31,6 @@ def _measure_pairs(
 
 measure_pairs: Measure = jax.jit(_measure_pairs)
 """PSNR and SSIM of every pair; no SSIM where images are smaller than its window."""
-
-
-def reconstructor(model: Any, sharding: Any = None) -> Reconstruct:
-    """Return a jitted function from 8-bit images to the model's reconstructions.
-
-    Args:
-        model: module with `reconstruct`, from images in [-1, 1] to such images.
-        sharding: where its parameters are to lie, replicated over a mesh for example;
-            where they are if None.
-    """
-    graphdef, state = nnx.split(model)
-    state = state if sharding is None else jax.device_put(state, sharding)
-
-    @jax.jit
-    def reconstruct(state: nnx.State, images: ImageU8) -> ImageU8:
-        return to_uint8(nnx.merge(graphdef, state).reconstruct(to_float(images)))
-
-    return lambda images: reconstruct(state, images)
-
-
-def code_size(model: Any, image_shape: tuple[int, int, int]) -> int:
-    """Return how many numbers an image [h, w, c] becomes.
-
-    A Gaussian posterior counts its means, a quantised code the numbers of its codes in
-    the codebook.
-    """
-    graphdef, state = nnx.split(model)
-    code = jax.eval_shape(
-        lambda state, images: nnx.merge(graphdef, state).encode(images),
-        state,
-        jax.ShapeDtypeStruct((1, *image_shape), "float32"),
-    )
-    return math.prod((code.indices if hasattr(code, "indices") else code.mean).shape)
 
 
 def compare(

@@ -1,0 +1,116 @@
+"""A trained autoencoder, from a training work directory or from an export."""
+
+import logging
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import nnx
+
+from deepprism_jax import models
+from deepprism_jax.layers.functional import Functional, Values, values_of
+from deepprism_jax.ops import to_float, to_uint8
+from deepprism_jax.training.checkpoints import Checkpoints
+from deepprism_jax.training.config import DataConfig
+from deepprism_jax.training.evaluation import Reconstruct
+from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.workdir import read_config
+from deepprism_jax.typing import ImageU8
+from deepprism_jax.weights.items import steps
+from deepprism_jax.weights.pretrained import CHECKPOINTS, ORBAX, WEIGHTS, class_name
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model, and what is known of how it came about."""
+
+    model: Any
+    data: DataConfig | None
+    """What it was trained on; an export does not tell."""
+    step: int | None
+    """Training step of the checkpoint; an export does not tell."""
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that encoding and decoding need, the codes of a codebook included."""
+        # How often a code was used matters to training only.
+        shapes = Functional(self.model).shapes.items()
+        return sum(x.size for name, x in shapes if name != "codebook.usage")
+
+    def code_size(self, image_shape: tuple[int, int, int]) -> int:
+        """Return how many numbers an image [h, w, c] becomes.
+
+        A Gaussian posterior counts its means, a quantised code its numbers in the
+        codebook.
+
+        Raises:
+            ValueError: such an image does not fit the model.
+        """
+        network = Functional(self.model)
+        code = jax.eval_shape(
+            lambda values, images: network.bind(values).encode(images),
+            network.shapes,
+            jax.ShapeDtypeStruct((1, *image_shape), "float32"),
+        )
+        numbers = code.indices if hasattr(code, "indices") else code.mean
+        return math.prod(numbers.shape)
+
+    def reconstructor(self, sharding: Any = None) -> Reconstruct:
+        """Return a jitted function from 8-bit images to their reconstructions.
+
+        Args:
+            sharding: where the parameters are to lie, replicated over a mesh for
+                example; where they are if None.
+        """
+        network = Functional(self.model)
+        values = jax.device_put(values_of(self.model), sharding)
+
+        @jax.jit
+        def reconstruct(values: Values, images: ImageU8) -> ImageU8:
+            return to_uint8(network.bind(values).reconstruct(to_float(images)))
+
+        return partial(reconstruct, values)
+
+
+def load_trained(path: str | Path) -> Trained:
+    """Load the newest readable checkpoint of a work directory, or an export.
+
+    A work directory gives the moving average of its parameters.
+
+    Raises:
+        PreflightError: the directory is neither, or cannot be read.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise PreflightError(
+            f"{path} is no directory; give the work directory of a run or an export"
+        )
+    if (path / WEIGHTS).is_file() or (path / ORBAX).is_dir():
+        with refusing():
+            model = getattr(models, class_name(path)).from_pretrained(path)
+        return Trained(model, data=None, step=None)
+    with refusing():
+        config = read_config(path)
+    if not steps(path / CHECKPOINTS):
+        raise PreflightError(
+            f"{path} has no checkpoint yet; wait for the first one of its run"
+        )
+    checkpoints = Checkpoints(path / CHECKPOINTS, keep=1, say=log.warning)
+    _, items = checkpoints.restore({"config": None})
+    description = items["config"]["model"]
+    with refusing():
+        make = getattr(models, description["class"])
+        options = description["options"]
+        network = Functional(nnx.eval_shape(lambda: make(**options, rngs=nnx.Rngs(0))))
+    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    target = {
+        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
+        for name, x in network.shapes.items()
+    }
+    step, items = checkpoints.restore({"ema": target})
+    return Trained(network.bind(items["ema"]), config.data, step)
