@@ -1,6 +1,6 @@
 """CIFAR-10, DeepPrism, KL: the paper's main table, on a laptop.
 
-    python train.py cifar10_deepprism --data.path cifar-10-batches-bin
+python train.py cifar10_deepprism --data.path cifar-10-batches-bin
 """
 
 from deepprism_jax.training.config import (

@@ -1,6 +1,6 @@
-"""Photographs, DeepPrism, KL: see it learn in minutes on two cores, nothing to download.
+"""Photographs, DeepPrism, KL: see it learn in minutes, with nothing to download.
 
-    python train.py quickstart
+python train.py quickstart
 """
 
 from deepprism_jax.training.config import (

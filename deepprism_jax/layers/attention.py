@@ -67,7 +67,7 @@ class Attention(nnx.Module):
         )
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
-        """Attend among the positions of [..., H, W, C]; the caller adds the residual."""
+        """Attend among the positions of [..., H, W, C]; no residual is added."""
         *batch, height, width, channels = x.shape
         shape = (-1, height * width, self.heads, channels // self.heads)
         q, k, v = (
@@ -79,7 +79,7 @@ class Attention(nnx.Module):
 
 
 class PrismAttention(Attention):
-    """Attention with channel convolutions as projections, eq. (5): 4 x (3 + 1) weights."""
+    """Attention with channel convolutions as projections, eq. (5): 16 parameters."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Blocks of the networks, each made of convolutions of whatever kind the factory makes."""
+"""Blocks of the networks, of whatever kind of convolution the factory makes."""
 
 from flax import nnx
 from jaxtyping import Array, Float

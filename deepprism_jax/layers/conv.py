@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from flax import nnx
 
@@ -51,10 +51,10 @@ def make_conv(
     | `prism_separable` | K K + K | eq. (2) |
     | `deepprism` | K K K fields^2 | eq. (3) at fields = 1 |
 
-    With `kernel_size=1` the last three are the channel convolution of eq. (1) with three
-    taps, the counterpart of a dense 1x1. A kind of one field keeps the channels; where
-    their numbers differ `deepprism` reads the larger one as more fields of one depth:
-    2C -> C is two fields to one.
+    With `kernel_size=1` the last three are the channel convolution of eq. (1) with
+    three taps, the counterpart of a dense 1x1. A kind of one field keeps the channels;
+    where their numbers differ `deepprism` reads the larger one as more fields of one
+    depth: 2C -> C is two fields to one.
 
     Raises:
         ValueError: the kind cannot take this shape; the message says what would do.
@@ -65,7 +65,12 @@ def make_conv(
         )
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
-    common = dict(strides=strides, use_bias=use_bias, dtype=dtype, rngs=rngs)
+    common: dict[str, Any] = {
+        "strides": strides,
+        "use_bias": use_bias,
+        "dtype": dtype,
+        "rngs": rngs,
+    }
     shape = (in_channels, out_channels)
     if kind == "dense":
         return Conv(*shape, kernel_size=kernel_size, **common)
@@ -130,8 +135,8 @@ def _require_same_channels(kind: str, in_channels: int, out_channels: int) -> No
     if in_channels != out_channels:
         raise ValueError(
             f"conv={kind!r} keeps the number of channels and cannot map "
-            f"{in_channels} to {out_channels}; use 'deepprism', which maps multiples of "
-            "a depth as fields, or 'dense'"
+            f"{in_channels} to {out_channels}; use 'deepprism', which maps multiples "
+            "of a depth as fields, or 'dense'"
         )
 
 

@@ -1,8 +1,8 @@
 """A module as a pure function of a flat dictionary of arrays.
 
 Training, checkpoints and exports all hold a network's values as one dictionary from
-dotted names to arrays, `{"encoder.body.0.conv1.kernel": ...}`. It is a plain pytree: jit
-dispatches it fast, optax and Orbax take it as it is, safetensors stores it unchanged.
+dotted names to arrays, `{"encoder.body.0.conv1.kernel": ...}`. It is a plain pytree:
+jit dispatches it fast, optax and Orbax take it as it is, safetensors stores it.
 """
 
 from collections.abc import Mapping

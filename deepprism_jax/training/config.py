@@ -37,7 +37,7 @@ class ModelConfig:
     channel_padding: Literal["zero", "replicate", "circular"] = "circular"
     """Topology of the channel axis (Table 1): interval, line or circle."""
     downsamples: int = 2
-    """Number of 2x resamplings; the factor between image and latent is 2**downsamples."""
+    """Number of 2x resamplings; a latent is 2**downsamples times smaller a side."""
     blocks: int = 2
     """Residual blocks a level of the encoder; the decoder has one more."""
     z_channels: int = 3
@@ -96,7 +96,7 @@ class LossConfig:
     perceptual_net: Literal["squeeze", "vgg", "alex"] = "squeeze"
     """Frozen feature network V of eq. (7)."""
     perceptual_weights: str = ""
-    """File of the feature network's weights in torchvision's layout (.npz, .safetensors)."""
+    """File of its weights in torchvision's layout (.npz or .safetensors)."""
     perceptual_heads: str = ""
     """File of frozen LPIPS heads; empty learns one weight w_l a layer, as eq. (7)."""
     kl_weight: float = 1e-6
@@ -112,9 +112,9 @@ class LossConfig:
     adversarial_ramp: float = 0.05
     """Steps over which its weight rises linearly to full; below 1 a fraction."""
     discriminator_warmup: float = 0.05
-    """Steps that the discriminator trains alone before the start; below 1 a fraction."""
+    """Steps that the discriminator trains alone before that; below 1 a fraction."""
     adaptive_weight: bool = True
-    """Scale the adversarial gradient to the reconstruction's at the last layer (LDM)."""
+    """Scale the adversarial gradient to the others' at the last layer (LDM)."""
     r1_weight: float = 0.0
     """Weight of the R1 gradient penalty on real images; 0 is off."""
     lecam_weight: float = 0.0
@@ -172,9 +172,9 @@ class TrainConfig:
     accumulation: int = 1
     """Micro-batches a step; each is `batch_size / accumulation` images."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Compute type of the networks; parameters, norms, softmax and losses are float32."""
+    """Compute type; parameters, norms, softmax and losses are float32 throughout."""
     ema_decay: float = 0.999
-    """Decay of the parameters' moving average, the ones that are evaluated; 0 is off."""
+    """Decay of the moving average of the parameters, which is evaluated; 0 is off."""
     seed: int = 0
     """Seed of initialisation, data order and noise."""
     log_every: int = 50
