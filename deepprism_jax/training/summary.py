@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
-import numpy as np
 
 from deepprism_jax.analysis import count_layers
 from deepprism_jax.training.config import Config
@@ -97,21 +96,7 @@ def memory_lines(config: Config, trainer: Trainer) -> Iterator[str]:
     """Say what a step needs on each device: counted, then as the compiler plans it."""
     state = jax.eval_shape(trainer.init)
     yield f"memory: the training state takes {_bytes(state)} on each device (counted)"
-    batch = {
-        "image": jax.ShapeDtypeStruct(
-            (config.train.batch_size, *config.data.image_size, config.data.channels),
-            np.uint8,
-            sharding=trainer.batch_sharding,
-        )
-    }
-    placed = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=trainer.state_sharding
-        ),
-        state,
-    )
-    step = jax.jit(lambda state, batch: trainer.step(state, batch), donate_argnums=(0,))
-    plan = step.lower(placed, batch).compile().memory_analysis()
+    plan = trainer.lower_step().compile().memory_analysis()
     if plan is None:
         yield "memory: this platform's compiler does not say what a step needs"
         return

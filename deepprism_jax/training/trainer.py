@@ -116,13 +116,23 @@ class Trainer:
         The state is donated: the one passed in must not be used again. Metrics are
         float32 scalars on the device, means over the batch.
         """
-        step = jax.jit(
+        return lambda state, batch: self._jitted(state, batch, self._frozen)
+
+    def lower_step(self) -> jax.stages.Lowered:
+        """The step of this configuration, lowered and not run: for plans of memory."""
+        data, batch_size = self.config.data, self.config.train.batch_size
+        shape = (batch_size, *data.image_size, data.channels)
+        batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
+        return self._jitted.lower(jax.eval_shape(self.init), batch, self._frozen)
+
+    @cached_property
+    def _jitted(self) -> Any:
+        return jax.jit(
             self._step,
             donate_argnums=(0,),
             in_shardings=(self.state_sharding, self.batch_sharding, None),
             out_shardings=(self.state_sharding, self.state_sharding),
         )
-        return lambda state, batch: step(state, batch, self._frozen)
 
     def inference_values(self, state: TrainState) -> Values:
         """What evaluation and export use: the moving average where it is on."""
