@@ -54,7 +54,7 @@ class Options:
     baselines: bool = True
     """Measure bicubic down-up and PCA too."""
     output: Path | None = None
-    """Directory for `metrics.json` and `eval.png`; the work directory if left out."""
+    """Directory of the results: if left out WORKDIR, or MODEL-eval beside a MODEL."""
 
 
 def measure(options: Options) -> None:
@@ -67,7 +67,7 @@ def measure(options: Options) -> None:
     data = comparison.choose_data(trained, eval_split=options.split, **given)
     mesh = make_mesh()
     layout = {"image_size": data.image_size, "channels": data.channels}
-    output = options.output or options.workdir
+    output = options.output or trained.results
     with refusing():
         source = open_split(data, data.eval_split)
         size = comparison.batch_size(
@@ -87,9 +87,7 @@ def measure(options: Options) -> None:
     place = partial(place_batch, mesh)
     batches = progress(batches, "evaluation", len(batches))
     scores = compare(reconstruct, batches, place=place)
-    rows = [
-        Row(name, scores[name], m.parameters, m.code) for name, m in methods.items()
-    ]
+    rows = [Row(n, scores[n], m.parameters, m.code) for n, m in methods.items()]
     facts = comparison.provenance(trained, data, scores["model"]["psnr"].count)
     facts |= {"workdir": str(options.workdir), "notes": notes}
     console.print(table(rows))

@@ -30,10 +30,13 @@ class Trained:
     """A model, and what is known of how it came about."""
 
     model: Any
-    data: DataConfig | None
+    data: DataConfig | None = None
     """What it was trained on; an export does not tell."""
-    step: int | None
+    step: int | None = None
     """Training step of the checkpoint; an export does not tell."""
+    results: Path = Path()
+    """Where figures on it belong: the work directory, or a directory beside an export,
+    which holds nothing else than the model."""
 
     @property
     def parameters(self) -> int:
@@ -93,7 +96,8 @@ def load_trained(path: str | Path) -> Trained:
     if (path / WEIGHTS).is_file() or (path / ORBAX).is_dir():
         with refusing():
             model = getattr(models, class_name(path)).from_pretrained(path)
-        return Trained(model, data=None, step=None)
+        beside = path.absolute().with_name(f"{path.absolute().name}-eval")
+        return Trained(model, results=beside)
     with refusing():
         config = read_config(path)
     if not steps(path / CHECKPOINTS):
@@ -113,4 +117,4 @@ def load_trained(path: str | Path) -> Trained:
         for name, x in network.shapes.items()
     }
     step, items = checkpoints.restore({"ema": target})
-    return Trained(network.bind(items["ema"]), config.data, step)
+    return Trained(network.bind(items["ema"]), config.data, step, path)

@@ -17,7 +17,7 @@ TINY = {"width": 8, "blocks": 0, "norm_groups": 4, "attention": False}
 def abstract(kind=AutoencoderKL, data=None, **options):
     """A model of shapes alone, which is made at once."""
     model = nnx.eval_shape(lambda: kind(**TINY, **options, rngs=nnx.Rngs(0)))
-    return Trained(model, data, step=None)
+    return Trained(model, data)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def tiny():
     values = jax.tree.map(
         lambda x: jax.numpy.asarray(rng.normal(0, 0.3, x.shape), x.dtype), state
     )
-    return Trained(nnx.merge(graphdef, values), data=None, step=None)
+    return Trained(nnx.merge(graphdef, values))
 
 
 def test_code_size_is_what_encode_gives():
@@ -54,7 +54,7 @@ class Dimmer(nnx.Module):
 
 def test_the_model_sees_and_gives_minus_one_to_one_behind_8_bit_images():
     images = np.array([0, 1, 100, 127, 128, 200, 255], np.uint8).reshape(1, 1, 7, 1)
-    made = Trained(Dimmer(), data=None, step=None).reconstructor()(images)
+    made = Trained(Dimmer()).reconstructor()(images)
     expected = (0.5 * (images / 127.5 - 1) + 1) * 127.5
     assert made.dtype == np.uint8
     assert np.abs(np.asarray(made, np.float64) - expected).max() <= 0.501
