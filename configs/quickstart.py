@@ -15,10 +15,11 @@ from deepprism_jax.training.config import (
 def get_config() -> Config:
     """Width 64, one block a level; photographs inside scikit-image and scikit-learn."""
     return Config(
-        model=ModelConfig(width=64, blocks=1),
+        model=ModelConfig(width=64, blocks=1, downsamples=3, z_channels=12),
         data=DataConfig(source="photos", image_size=(32, 32)),
         optimizer=OptimizerConfig(
-            learning_rate=4e-3,
+            learning_rate=1e-2,
+            b2=0.99,
             warmup_steps=100,
             schedule="cosine",
         ),

@@ -3,8 +3,11 @@
 Training sees astronaut, flower, hubble_deep_field, ihc, motorcycle_left, retina and
 rocket; chelsea (a cat), china (a temple) and coffee (a cup) are held out for the
 test. Those are the packages' colour photographs but one: motorcycle_right shows the
-scene of motorcycle_left once more. Every photograph is there twice, as it is and at
-half size, so that small crops have content.
+scene of motorcycle_left once more.
+
+A small piece of a large photograph is a blank patch. So every photograph is there in
+several sizes, reduced by whole numbers until its shorter side is about 3 and 4 times
+the image's (for training 6 and 8 times too): a crop then shows about a tenth of it.
 
 The files are read where the packages lie; nothing is downloaded.
 """
@@ -36,16 +39,18 @@ PHOTOGRAPHS = {
 }
 """File of every photograph, by split."""
 
+SPANS = {"train": (3, 4, 6, 8), "test": (3, 4)}
+"""Sizes of the copies: their shorter side over the image's, at least."""
+
 
 def load_photos(
     split: str, *, image_size: tuple[int, int], channels: int
 ) -> ArraySource:
     """Return the `train` photographs whole, or the `test` photographs as tiles.
 
-    Training cuts its crops from whole photographs. The test set is fixed: all
+    Training cuts its crops from whole copies. The test set is fixed: all
     non-overlapping tiles of `image_size`, row by row from the upper left corner, of
-    the held-out photographs and of their half-size copies: 744 of 32 x 32, 175 of
-    64 x 64.
+    the copies of the held-out photographs: 115 of 32 x 32, 169 of 64 x 64.
 
     Raises:
       ValueError: unknown split, or no photograph is as large as `image_size`.
@@ -56,10 +61,15 @@ def load_photos(
             f"source 'photos' has no split {split!r}; choose train or test"
         )
     height, width = image_size
-    copies = [copy for name in PHOTOGRAPHS[split] for copy in _two_sizes(name)]
+    photographs = [_read(name) for name in PHOTOGRAPHS[split]]
+    copies = [
+        copy
+        for photograph in photographs
+        for copy in _copies(photograph, max(image_size), SPANS[split])
+    ]
     large = [x for x in copies if x.shape[0] >= height and x.shape[1] >= width]
     if not large:
-        sizes = ", ".join("{}x{}".format(*x.shape) for x in copies[::2])
+        sizes = ", ".join(f"{x.height}x{x.width}" for x in photographs)
         raise ValueError(
             f"image_size {height}x{width} is larger than every {split} photograph "
             f"({sizes}); choose a smaller one, or another source"
@@ -70,7 +80,7 @@ def load_photos(
     return ArraySource(np.stack([to_channels(tile, channels) for tile in tiles]))
 
 
-def _two_sizes(name: str) -> tuple[np.ndarray, np.ndarray]:
+def _read(name: str) -> Image.Image:
     package, _, file = name.partition("/")
     spec = find_spec(package)
     path = Path(spec.origin).parent / file if spec and spec.origin else None
@@ -81,8 +91,16 @@ def _two_sizes(name: str) -> tuple[np.ndarray, np.ndarray]:
             f"pip install --force-reinstall {distribution}"
         )
     with Image.open(path) as image:
-        whole = image.convert("RGB")
-    return np.asarray(whole), np.asarray(whole.reduce(2))  # The mean of 2 x 2 pixels.
+        return image.convert("RGB")
+
+
+def _copies(
+    photograph: Image.Image, side: int, spans: tuple[int, ...]
+) -> list[np.ndarray]:
+    """Reduce to each span of images of a side; a pixel is the mean of r x r."""
+    shorter = min(photograph.size)
+    reductions = {max(shorter // (span * side), 1) for span in spans}
+    return [np.asarray(photograph.reduce(r)) for r in sorted(reductions)]
 
 
 def _tiles(image: np.ndarray, height: int, width: int) -> list[np.ndarray]:
