@@ -43,6 +43,12 @@ def test_experiments_are_there(page):
     assert set(named) <= set(CONFIGS)
 
 
+def test_every_experiment_is_described():
+    text = (ROOT / "docs" / "configuration.md").read_text()
+    table = text[text.index("| experiment |") : text.index("| group |")]
+    assert set(re.findall(r"^\| `(\w+)`", table, re.M)) == set(CONFIGS)
+
+
 def test_readme_sets_up_everything_in_two_commands():
     lines = "".join(code_blocks(ROOT / "README.md", "bash")).splitlines()
     commands = [line for line in lines if line.startswith("python3 -m venv .venv && ")]
