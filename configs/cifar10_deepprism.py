@@ -18,7 +18,8 @@ def get_config() -> Config:
         model=ModelConfig(width=64),
         data=DataConfig(source="cifar10", image_size=(32, 32)),
         optimizer=OptimizerConfig(
-            learning_rate=4e-3,
+            learning_rate=1e-2,
+            b2=0.99,
             warmup_steps=200,
             schedule="cosine",
         ),

@@ -15,7 +15,7 @@ from deepprism_jax.training.config import (
 def get_config() -> Config:
     """Width 64, one block a level; photographs inside scikit-image and scikit-learn."""
     return Config(
-        model=ModelConfig(width=64, blocks=1, downsamples=3, z_channels=12),
+        model=ModelConfig(width=64, blocks=0, downsamples=3, z_channels=12),
         data=DataConfig(source="photos", image_size=(32, 32)),
         optimizer=OptimizerConfig(
             learning_rate=1e-2,
@@ -24,11 +24,11 @@ def get_config() -> Config:
             schedule="cosine",
         ),
         train=TrainConfig(
-            steps=2_500,
+            steps=6_000,
             batch_size=8,
-            ema_decay=0.99,
+            ema_decay=0.995,
             log_every=50,
-            eval_every=500,
-            save_every=500,
+            eval_every=1_000,
+            save_every=1_000,
         ),
     )
