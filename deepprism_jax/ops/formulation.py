@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from deepprism_jax.ops.geometry import Geometry
 
@@ -25,21 +26,17 @@ class Formulation(NamedTuple):
 
 def with_transposes(conv: BilinearMap) -> Formulation:
     """Complete a convolution by the adjoints that JAX derives from it."""
+    # Only the types of the zeros are used; made like an operand, they have its mesh
+    # axes inside `jax.shard_map` too.
 
     def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array):
-        x = jax.ShapeDtypeStruct(
-            (
-                g.shape[0],
-                geometry.height,
-                geometry.width,
-                geometry.fields_in * geometry.depth,
-            ),
-            g.dtype,
-        )
+        channels = geometry.fields_in * geometry.depth
+        shape = (g.shape[0], geometry.height, geometry.width, channels)
+        x = jnp.zeros_like(g, shape=shape)
         return jax.linear_transpose(lambda x: conv(geometry, x, kernel), x)(g)[0]
 
     def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array):
-        kernel = jax.ShapeDtypeStruct(geometry.kernel_shape, x.dtype)
+        kernel = jnp.zeros_like(x, shape=geometry.kernel_shape)
         return jax.linear_transpose(lambda k: conv(geometry, x, k), kernel)(g)[0]
 
     return Formulation(conv, input_gradient, kernel_gradient)

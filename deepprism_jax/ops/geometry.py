@@ -79,7 +79,8 @@ def geometry_of(
             f"x and kernel have types {x.dtype} and {kernel.dtype}; both must be "
             "floating: convert pixels with deepprism_jax.ops.to_float"
         )
-    channels, fields = x.shape[-1], kernel.shape[3]
+    rows, columns, taps, fields, fields_out = kernel.shape
+    channels = x.shape[-1]
     if channels == 0 or channels % fields:
         raise ValueError(
             f"C={channels} channels are not a multiple of F_in={fields} fields; "
@@ -92,7 +93,7 @@ def geometry_of(
         height=x.shape[-3],
         width=x.shape[-2],
         depth=channels // fields,
-        kernel_shape=tuple(kernel.shape),
+        kernel_shape=(rows, columns, taps, fields, fields_out),
         padding=channel_padding,
         strides=pair,
     )

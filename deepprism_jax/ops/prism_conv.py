@@ -1,7 +1,8 @@
-"""The channel convolution: one function, its gradients, and the choice of formulation."""
+"""The channel convolution: one function, its gradients, the choice of formulation."""
 
+import math
 from functools import partial
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from jaxtyping import Array, Float
 from deepprism_jax.ops import banded, reference, shift_and_add
 from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
+from deepprism_jax.ops.varying import vary_alike
 
 Method = Literal["auto", "reference", "banded", "shift_and_add"]
 
@@ -62,12 +64,10 @@ def prism_conv(
     geometry = geometry_of(x, kernel, channel_padding, strides)
     dtype = jnp.result_type(x, kernel)
     batch = x.shape[:-3]
-    y = _conv(
-        geometry,
-        method,
-        x.reshape(-1, *x.shape[-3:]).astype(dtype),
-        kernel.astype(dtype),
+    x, kernel = vary_alike(
+        x.reshape(math.prod(batch), *x.shape[-3:]).astype(dtype), kernel.astype(dtype)
     )
+    y: Any = _conv(geometry, method, x, kernel)
     return y.reshape(*batch, *y.shape[1:])
 
 
@@ -85,7 +85,7 @@ def _choose(geometry: Geometry, method: Method, part: str, *operands: jax.Array)
     )
 
 
-# The convolution and its two adjoints are bilinear, and the derivative of each is made of
+# The convolution and its adjoints are bilinear, and the derivative of each is made of
 # the other two: so derivatives of every order stay within the chosen formulation.
 
 

@@ -22,16 +22,21 @@ _TAPS_A_LOOP = (
 )
 
 
+def _wide(x: jax.Array) -> jax.Array:
+    """In float32, or wider where it is: sums are not kept in half precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def _padded(
     x: jax.Array, halo: tuple[int, int, int], padding: ChannelPadding
 ) -> jax.Array:
-    """Write one field [B, H, W, D] into a float32 buffer with a halo on three axes."""
+    """Write one field [B, H, W, D] into a wide buffer with a halo on three axes."""
     batch, height, width, depth = x.shape
     rows, columns, taps = halo
     pitch = -(-(depth + 2 * taps) // _LANES) * _LANES
-    x = x.astype(jnp.float32)
+    x = _wide(x)
     buffer = lax.optimization_barrier(
-        jnp.zeros((batch, height + 2 * rows, width + 2 * columns, pitch), jnp.float32)
+        jnp.zeros((batch, height + 2 * rows, width + 2 * columns, pitch), x.dtype)
     )
     buffer = lax.dynamic_update_slice(buffer, x, (0, rows, columns, taps))
     if padding != "zero":
@@ -104,7 +109,7 @@ def conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
         for field in _fields(x, geometry.fields_in)
     ]
     size = (*geometry.out_size, geometry.depth)
-    y = _correlate(buffers, kernel.astype(jnp.float32), size, geometry.strides)
+    y = _correlate(buffers, _wide(kernel), size, geometry.strides)
     return materialize_on_cpu(y.astype(x.dtype))
 
 
@@ -123,7 +128,7 @@ def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array) -> jax.A
             )
         ]
         g = lax.pad(g, jnp.zeros((), dtype), [(0, 0, 0), *spread, (0, 0, 0)])
-    flipped = kernel.astype(jnp.float32)[::-1, ::-1, ::-1].swapaxes(3, 4)
+    flipped = _wide(kernel)[::-1, ::-1, ::-1].swapaxes(3, 4)
     fields = _fields(g, geometry.fields_out)
     space = (geometry.height, geometry.width)
     if geometry.padding != "replicate":
@@ -163,12 +168,12 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
     height, width, depth = size
     run = next(n for n in (8, 4, 2, 1) if width % n == 0)
     shape = geometry.kernel_shape
-    cotangents = [f.astype(jnp.float32) for f in _fields(g, geometry.fields_out)]
+    cotangents = _fields(_wide(g), geometry.fields_out)
     sums = {}
     for field_in, field in enumerate(_fields(x, geometry.fields_in)):
         buffer = _padded(field, geometry.halo, geometry.padding)
         for field_out, cotangent in enumerate(cotangents):
-            taps = list(product(*map(range, shape[:3])))
+            taps = list(product(range(shape[0]), range(shape[1]), range(shape[2])))
             for start in range(0, len(taps), _TAPS_A_LOOP):
                 some = taps[start : start + _TAPS_A_LOOP]
                 products = tuple(
@@ -177,7 +182,7 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
                     )
                     for tap in some
                 )
-                zeros = (jnp.zeros((), jnp.float32),) * len(some)
+                zeros = (jnp.zeros((), cotangent.dtype),) * len(some)
                 partial = lax.reduce(products, zeros, _add, dimensions=(3,))
                 for tap, total in zip(some, partial, strict=True):
                     sums[(*tap, field_in, field_out)] = jnp.sum(total)
