@@ -1,0 +1,24 @@
+import jax.numpy as jnp
+import numpy as np
+
+from deepprism_jax.ops import to_float, to_uint8
+
+ALL = jnp.arange(256, dtype=jnp.uint8)
+
+
+def test_pixels_map_onto_minus_one_to_one():
+    floats = to_float(ALL)
+    assert floats.dtype == jnp.float32
+    np.testing.assert_allclose(floats, np.linspace(-1, 1, 256), atol=1e-6)
+
+
+def test_every_pixel_survives_the_way_there_and_back():
+    np.testing.assert_array_equal(to_uint8(to_float(ALL)), ALL)
+    assert to_uint8(to_float(ALL)).dtype == jnp.uint8
+
+
+def test_floats_are_clipped_and_rounded_to_the_nearest():
+    step = 2 / 255
+    floats = jnp.asarray([-7.0, -1.0 + 0.4 * step, -1.0 + 0.6 * step, 1.0, 7.0])
+    np.testing.assert_array_equal(to_uint8(floats), [0, 0, 1, 255, 255])
+    np.testing.assert_array_equal(to_uint8(floats.astype(jnp.bfloat16))[-2:], 255)
