@@ -160,8 +160,6 @@ class Loop:
 
     def export(self, state: TrainState) -> bool:
         """Write the model for use elsewhere; return whether it is on disk."""
-        if jax.process_index() != 0:
-            return True
         path = self.workdir / workdirs.MODEL
         values = jax.device_get(self.trainer.inference_values(state))
         try:

@@ -1,17 +1,18 @@
 """The training program: what `train.py` does once the command line is read."""
 
 import contextlib
+import os
 from pathlib import Path
 
 import jax
 from rich.console import Console
 
-from deepprism_jax.analysis import parameter_table
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.cli import Run
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.dry_run import dry_run
 from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.loop import DONE, FAILED, Loop
 from deepprism_jax.training.meter import NonFiniteError
@@ -19,15 +20,7 @@ from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import Data, make_trainer, open_data
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
-from deepprism_jax.training.summary import (
-    batch_line,
-    data_line,
-    devices_line,
-    learning_rate_line,
-    memory_lines,
-    networks,
-    run_lines,
-)
+from deepprism_jax.training.summary import run_lines
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.writers import (
     ConsoleWriter,
@@ -48,11 +41,27 @@ def main(run: Run) -> int:
     keep_memory()
     if run.distributed:
         with refusing():
-            jax.distributed.initialize()
+            join_processes()
     if run.dry_run:
         dry_run(run.config, run.workdir, resume=run.resume, console=Console())
         return DONE
     return train(run.config, run.workdir, resume=run.resume)
+
+
+def join_processes() -> None:
+    """Make this process one of several, before the first use of a device.
+
+    Cloud TPU, Slurm and Open MPI say how many there are and which one this is. Anywhere
+    else variables do, of which JAX itself reads only JAX_COORDINATOR_ADDRESS.
+
+    Raises:
+        ValueError: nothing says it.
+    """
+    count, index = (os.environ.get(f"JAX_{x}") for x in ("NUM_PROCESSES", "PROCESS_ID"))
+    jax.distributed.initialize(
+        num_processes=None if count is None else int(count),
+        process_id=None if index is None else int(index),
+    )
 
 
 def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
@@ -94,7 +103,7 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
             stop=stop,
             step=step,
         )
-        for line in [*run_lines(config, trainer, data), *notes]:
+        for line in [*run_lines(config, data), *notes]:
             loop.say(line)
         checkpoints.say = loop.say
         try:
@@ -143,32 +152,3 @@ def open_writers(workdir: Path, config: Config, step: int | None) -> Writers:
             PngWriter(workdir),
         ]
     )
-
-
-def dry_run(
-    config: Config, workdir: str | Path, *, resume: bool = False, console: Console
-) -> None:
-    """Check everything that a run would, and print what it would be.
-
-    Raises:
-        PreflightError: the run would be refused. Of networks that can be made, all but
-            the cause has then been printed.
-    """
-    trainer = make_trainer(config)
-    console.print(parameter_table(networks(trainer)))
-    problems: list[str] = []
-    lines = [devices_line(), learning_rate_line(config), batch_line(config)]
-    try:
-        lines.append(data_line(config, open_data(config)))
-    except PreflightError as error:
-        problems += error.problems
-    try:
-        workdirs.check_workdir(workdir, config, resume=resume)
-    except PreflightError as error:
-        problems += error.problems
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    for line in memory_lines(config, trainer):
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-    if problems:
-        raise PreflightError(*problems)

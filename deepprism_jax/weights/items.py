@@ -31,18 +31,15 @@ class UnreadableError(Exception):
     """A checkpoint that is half-written, damaged, or of another structure."""
 
 
-def save_items(
-    path: str | Path, items: Mapping[str, Any], *, local: bool = False
-) -> None:
+def save_items(path: str | Path, items: Mapping[str, Any]) -> None:
     """Write the items under another name and rename: all of them or nothing.
 
-    A directory that is there is replaced, once the new one is complete.
+    A directory that is there is replaced, once the new one is complete. Every process
+    must call, with the same path on a file system that they share.
 
     Args:
         path: directory to make; its parent must exist.
         items: name to pytree of arrays, or to a JSON value for `JSON_ITEMS`.
-        local: this process writes alone. Otherwise every process must call, with the
-            same path on a file system that they share.
 
     Raises:
         OSError: the items could not be written; what was there before is intact.
@@ -50,9 +47,9 @@ def save_items(
     path = Path(path).absolute()
     saving = path.with_name(path.name + _SAVING)
     try:
-        with _orbax(local):
+        with _orbax():
             ocp.save_checkpointables(str(saving), dict(items), overwrite=True)
-        if local or jax.process_index() == 0:
+        if jax.process_index() == 0:
             manifest = {
                 "items": {name: _shapes(name, item) for name, item in items.items()},
                 "files": {file: _fingerprint(saving / file) for file in _files(saving)},
@@ -83,7 +80,7 @@ def load_items(path: str | Path, targets: Mapping[str, Any]) -> dict[str, Any]:
     path = Path(path).absolute()
     _verify(path, targets)
     try:
-        with _orbax(local=False):
+        with _orbax():
             return ocp.load_checkpointables(str(path), dict(targets))
     except Exception as error:
         raise UnreadableError(root_cause(error)) from None
@@ -193,16 +190,13 @@ def _verify(path: Path, targets: Mapping[str, Any]) -> None:
 
 
 @contextlib.contextmanager
-def _orbax(local: bool) -> Iterator[None]:
+def _orbax() -> Iterator[None]:
     """Name the JSON items to Orbax, and keep its tracebacks out of the log."""
     registry = ocp.handlers.local_registry()
     for name in JSON_ITEMS:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
     context = ocp.Context()
     context.checkpointables.registry = registry
-    if local and jax.process_count() > 1:
-        context.multiprocessing.active_processes = {jax.process_index()}
-        context.multiprocessing.primary_host = jax.process_index()
     log = logging.getLogger("absl")
     level = log.level
     log.setLevel(logging.CRITICAL)

@@ -68,7 +68,7 @@ def named_values(model: Any) -> dict[str, Any]:
 
 
 def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
-    """Export a model to a directory, all of it or nothing.
+    """Export a model to a directory, all of it or nothing; every process must call.
 
     Args:
         model: module with `options`, the keyword arguments of its constructor.
@@ -85,20 +85,23 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
             f"{path} holds something else than an export: choose another directory"
         )
     values = {name: np.asarray(x) for name, x in named_values(model).items()}
-    part = path.with_name(f"{path.name}.part")
+    part, writes = path.with_name(f"{path.name}.part"), jax.process_index() == 0
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        save_file(values, part / WEIGHTS)
-        save_items(part / ORBAX, {"params": values}, local=True)
-        (part / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
-        if path.exists():
-            shutil.rmtree(path)
-        part.rename(path)
+        if writes:
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir(parents=True)
+        save_items(part / ORBAX, {"params": values})
+        if writes:
+            save_file(values, part / WEIGHTS)
+            (part / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
+            if path.exists():
+                shutil.rmtree(path)
+            part.rename(path)
     except SafetensorError as error:
         raise OSError(f"{part / WEIGHTS}: {error}") from error
     finally:
-        shutil.rmtree(part, ignore_errors=True)
+        if writes:
+            shutil.rmtree(part, ignore_errors=True)
 
 
 def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
