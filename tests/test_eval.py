@@ -21,7 +21,14 @@ from deepprism_jax.training.workdir import claim
 from deepprism_jax.weights.items import save_items
 from deepprism_jax.weights.pretrained import describe, named_values, save_pretrained
 
-OPTIONS = {"width": 8, "blocks": 0, "norm_groups": 4, "attention": False}
+# Convolutions are dense because those compile fastest.
+OPTIONS = {
+    "conv": "dense",
+    "width": 8,
+    "blocks": 0,
+    "norm_groups": 4,
+    "attention": False,
+}
 CONFIG = Config(data=DataConfig(image_size=(16, 16)))
 
 
@@ -110,7 +117,7 @@ def test_a_work_directory_is_measured_beside_its_baselines(
 def test_an_export_is_measured_where_its_data_are_named(export, tmp_path, capsys):
     before = sorted(export.iterdir())
     arguments = [str(export), "--source", "photos", "--limit", "3", "--no-baselines"]
-    assert main(arguments) == 0
+    assert main([*arguments, "--image-size", "16", "16"]) == 0
     report = read(tmp_path / "export-eval")
     assert [method["method"] for method in report["methods"]] == ["model"]
     assert report["provenance"]["step"] is None
@@ -123,7 +130,7 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(workdir, caplog):
     for file in (workdir / "checkpoints" / "10" / "ema").rglob("*"):
         if file.is_file():
             file.write_bytes(b"")
-    assert main([str(workdir), "--limit", "2", "--no-baselines"]) == 0
+    assert main([str(workdir), "--limit", "3", "--no-baselines"]) == 0
     assert read(workdir)["provenance"]["step"] == 5
     assert "checkpoint 10 cannot be read" in caplog.text
 

@@ -71,32 +71,51 @@ def make_methods(
     Args:
         trained: the model.
         data: its images; PCA is fitted on their training split.
-        baselines: bicubic down-up by the model's factor, and PCA with as many
-            components as the model's code has numbers, besides the model.
+        baselines: besides the model, bicubic down-up by its factor and by the one that
+            matches its code (usually the same), and PCA with as many components as
+            its code has numbers.
         sharding: where the model's parameters are to lie.
         watch: wraps the training batches and their number, for a progress bar.
 
     Raises:
         PreflightError: images of this size do not fit the model.
     """
-    height, width = data.image_size
     with refusing():
-        code = trained.code_size((height, width, data.channels))
+        code = trained.code_size((*data.image_size, data.channels))
     model = Method(trained.reconstructor(sharding), trained.parameters, code)
     if not baselines:
         return {"model": model}, []
-    factor = trained.model.factor
-    bicubic = Method(
-        partial(bicubic_down_up, factor=factor),
-        parameters=0,
-        code=(height // factor) * (width // factor) * data.channels,
-    )
-    methods = {"model": model, f"bicubic {factor}x": bicubic}
+    methods = {"model": model}
+    for factor in sorted({trained.model.factor, matching_factor(data, code)}):
+        methods[f"bicubic {factor}x"] = Method(
+            partial(bicubic_down_up, factor=factor),
+            parameters=0,
+            code=_resampled(data, factor),
+        )
     try:
         name, pca, note = pca_method(data, code, watch=watch)
     except PreflightError as error:
         return methods, [f"PCA is left out: {error}"]
     return {**methods, name: pca}, [note]
+
+
+def matching_factor(data: DataConfig, code: int) -> int:
+    """Return by what to shrink images for as many numbers as a code has, or fewer.
+
+    It is the least that divides both sides, so that the small image fits the code;
+    where even a pixel is too much, the largest.
+    """
+    divisors = [n for n in range(1, min(data.image_size) + 1) if _divides(data, n)]
+    return next((n for n in divisors if _resampled(data, n) <= code), divisors[-1])
+
+
+def _divides(data: DataConfig, factor: int) -> bool:
+    return not any(side % factor for side in data.image_size)
+
+
+def _resampled(data: DataConfig, factor: int) -> int:
+    height, width = data.image_size
+    return (height // factor) * (width // factor) * data.channels
 
 
 def pca_method(

@@ -1,5 +1,7 @@
 """Which data, which methods, and how many numbers each needs."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -20,14 +22,15 @@ def abstract(kind=AutoencoderKL, data=None, **options):
     return Trained(model, data)
 
 
+def filled(model):
+    graphdef, state = nnx.split(model)
+    zeros = jax.tree.map(lambda x: jax.numpy.zeros(x.shape, x.dtype), state)
+    return nnx.merge(graphdef, zeros)
+
+
 @pytest.fixture(scope="module")
 def tiny():
-    graphdef, state = nnx.split(abstract().model)
-    rng = np.random.default_rng(0)
-    values = jax.tree.map(
-        lambda x: jax.numpy.asarray(rng.normal(0, 0.3, x.shape), x.dtype), state
-    )
-    return Trained(nnx.merge(graphdef, values))
+    return Trained(filled(abstract().model))
 
 
 def test_code_size_is_what_encode_gives():
@@ -92,14 +95,38 @@ def test_methods_are_the_model_bicubic_and_pca(tiny, monkeypatch):
         assert (made.shape, made.dtype) == (images.shape, np.uint8)
 
 
+@pytest.mark.parametrize(
+    ("size", "code", "expected"),
+    [
+        ((32, 32), 192, 4),
+        ((32, 32), 191, 8),
+        ((32, 32), 3 * 32 * 32, 1),
+        ((24, 36), 3 * 4 * 6, 6),
+        ((32, 32), 1, 32),
+    ],
+)
+def test_the_matching_factor_gives_no_more_numbers_than_the_code(size, code, expected):
+    assert comparison.matching_factor(DataConfig(image_size=size), code) == expected
+
+
+def test_bicubic_is_measured_at_the_factor_of_the_code_too():
+    model = abstract(downsamples=3, z_channels=12)
+    model = replace(model, model=filled(model.model))
+    methods, _ = comparison.make_methods(
+        model, DataConfig(image_size=(8, 16), train_split="none")
+    )
+    codes = {name: method.code for name, method in methods.items()}
+    assert codes == {"model": 24, "bicubic 4x": 24, "bicubic 8x": 6}
+
+
 def test_too_few_training_images_are_told(tiny, monkeypatch):
     monkeypatch.setattr(comparison, "FEWEST", 10)
     monkeypatch.setattr(comparison, "CHUNK", 10)
+    monkeypatch.setattr(comparison, "MOST", 10)
     methods, notes = comparison.make_methods(tiny, DataConfig(image_size=(8, 16)))
-    # 14 arrays of photographs, read in chunks of 10.
-    assert list(methods)[2] == "PCA-19"
+    assert list(methods)[2] == "PCA-9"
     assert notes == [
-        "PCA-19 was fitted on 20 images of split 'train', which have no 24 independent "
+        "PCA-9 was fitted on 10 images of split 'train', which have no 24 independent "
         "components"
     ]
 
