@@ -1,6 +1,6 @@
 """The optimizer and the learning rate that a configuration means."""
 
-from collections.abc import Mapping
+from typing import Any
 
 import jax
 import optax
@@ -40,9 +40,9 @@ def make_schedule(
 def make_optimizer(
     config: OptimizerConfig,
     schedule: optax.Schedule,
-    params: Mapping[str, jax.Array | jax.ShapeDtypeStruct],
+    params: Any,
 ) -> optax.GradientTransformation:
-    """Clipping, then the optimizer, on parameters shaped like `params`."""
+    """Clipping, then the optimizer, for a tree of parameters (arrays or shapes)."""
     b1, b2, decay = config.b1, config.b2, config.weight_decay
     match config.name:
         case "adam":

@@ -221,7 +221,7 @@ class Trainer:
                 gradient, state.opt_state[player], group
             )
             params |= optax.apply_updates(group, updates)
-            metrics[f"grad_norm_{player}"] = optax.global_norm(gradient)
+            metrics[f"grad_norm_{player}"] = optax.tree.norm(gradient)
         for name, move in revived.items():
             params["autoencoder"] = {
                 **params["autoencoder"],

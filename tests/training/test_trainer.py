@@ -1,0 +1,102 @@
+"""The compiled step: the same numbers however the batch is spread."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from deepprism_jax.training.config import Config, DataConfig, ModelConfig, TrainConfig
+from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.trainer import Trainer
+
+TINY = Config(
+    model=ModelConfig(
+        conv="dense",
+        width=8,
+        blocks=0,
+        downsamples=1,
+        norm_groups=4,
+        attention=False,
+        latent="vq",
+        codebook_size=4,
+    ),
+    data=DataConfig(image_size=(8, 8)),
+    train=TrainConfig(steps=4, batch_size=8),
+)
+
+
+def images():
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3))
+    return {"image": pixels.astype(np.uint8)}
+
+
+def one_step(config, devices):
+    trainer = Trainer(config, make_mesh(jax.devices()[:devices]))
+    state, metrics = trainer.step(trainer.init(), trainer.shard_batch(images()))
+    return trainer, state, jax.device_get(metrics)
+
+
+def with_train(**changes):
+    return dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, **changes))
+
+
+def with_kl(config):
+    model = dataclasses.replace(config.model, latent="kl")
+    return dataclasses.replace(config, model=model)
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return one_step(with_kl(TINY), devices=1)
+
+
+def assert_same(left, right):
+    """States equal but for the order of additions: Adam's first step hides no sign."""
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=2e-5),
+        jax.device_get(left.params),
+        jax.device_get(right.params),
+    )
+
+
+@pytest.mark.parametrize(
+    ("devices", "pieces"), [(4, 1), (2, 2)], ids=["4 devices", "2 devices x 2 pieces"]
+)
+def test_spreading_a_batch_changes_nothing(reference, devices, pieces):
+    _, expected, expected_metrics = reference
+    config = with_kl(with_train(accumulation=pieces))
+    _, state, metrics = one_step(config, devices)
+    assert_same(state, expected)
+    assert metrics.keys() == expected_metrics.keys()
+    for name in metrics.keys() - {"psnr"}:  # the mean of logarithms is not additive
+        assert metrics[name] == pytest.approx(expected_metrics[name], rel=1e-4)
+
+
+def test_the_state_is_donated_and_the_step_counted(reference):
+    trainer, state, _ = reference
+    assert int(state.step) == 1
+    kept = jax.tree.map(jnp.copy, state)
+    trainer.step(kept, trainer.shard_batch(images()))
+    with pytest.raises(RuntimeError, match="deleted"):
+        np.asarray(kept.params["autoencoder"]["encoder.conv_in.kernel"])
+
+
+def test_the_moving_average_is_what_is_evaluated(reference):
+    trainer, state, _ = reference
+    values = trainer.inference_values(state)
+    name = "encoder.conv_in.kernel"
+    np.testing.assert_array_equal(values[name], state.ema[name])
+    batch = trainer.shard_batch(images())["image"]
+    y = trainer.reconstruct(values, batch)
+    assert y.shape == batch.shape
+    assert y.dtype == jnp.uint8
+
+
+def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
+    _, state, metrics = one_step(with_train(dtype="bfloat16"), devices=1)
+    leaves = jax.tree.leaves(state.params)
+    assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
+    assert np.isfinite(metrics["reconstruction"])
+    assert 0 < metrics["codebook_used"] <= 1
