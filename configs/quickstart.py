@@ -15,7 +15,7 @@ from deepprism_jax.training.config import (
 def get_config() -> Config:
     """Width 64, one block a level; photographs inside scikit-image and scikit-learn."""
     return Config(
-        model=ModelConfig(width=64, blocks=0, downsamples=3, z_channels=12),
+        model=ModelConfig(width=64, blocks=0),
         data=DataConfig(source="photos", image_size=(32, 32)),
         optimizer=OptimizerConfig(
             learning_rate=1e-2,
