@@ -120,25 +120,28 @@ def print_help(experiments: Mapping[str, ModuleType]) -> None:
 def one_line(box: str) -> str:
     """Return a message that tyro has drawn as a box as one line.
 
-    The box holds the message, then between rules the nearest options or the option's
-    help, then where to read on.
+    The box has a title, then the message, then between rules the nearest options or the
+    option's help, then where to read on. Where the terminal has no UTF-8 the title and a
+    rule stand in place of the upper edge.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
-    rows = [row.strip(" │") for row in plain.splitlines()]
     parts: list[list[str]] = [[]]
-    for row in rows:
+    for row in plain.splitlines():
+        row = row.strip(" │")
         if row.startswith(("╭", "╰")):
             continue
-        if row and not row.strip("─"):
+        if row and not row.strip("─-"):
             parts.append([])
         elif row:
             parts[-1].append(row)
+    if "╭" not in plain and len(parts) > 1:
+        parts = parts[1:]
     message = " ".join(parts[0])
     if not message:
-        return plain.strip() or "the command line was not understood"
+        return "the command line was not understood"
     message = re.sub(r"^Unrecognized options: ", "unknown option ", message)
     for part in parts[1:]:
-        if part[0].startswith("Perhaps you meant"):
+        if part and part[0].startswith("Perhaps you meant"):
             near = [row.split()[0].rstrip(",") for row in part if row.startswith("--")]
             message += f"; perhaps you meant {' or '.join(near[:3])}"
     return message.rstrip(".")

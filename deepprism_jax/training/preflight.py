@@ -33,7 +33,7 @@ def refusing() -> Iterator[None]:
 
 
 def check(config: Config, *, devices: int, processes: int = 1) -> None:
-    """Check a config against itself, the devices and the files it names.
+    """Check a config against itself and the devices.
 
     Args:
         config: the experiment.
@@ -46,12 +46,21 @@ def check(config: Config, *, devices: int, processes: int = 1) -> None:
     problems = [
         *_at_least(config),
         *_model(config.model, config.data.image_size),
-        *_perceptual(config.loss),
         *_adversarial(config.loss, config.train.steps),
         *_optimizer(config.optimizer, config.train.steps),
         *_batch(config.train, devices, processes),
     ]
     if problems:
+        raise PreflightError(*problems)
+
+
+def check_files(config: Config) -> None:
+    """Check that the files are there that the config needs, apart from the data.
+
+    Raises:
+        PreflightError: with all that are missing.
+    """
+    if problems := list(_perceptual(config.loss)):
         raise PreflightError(*problems)
 
 

@@ -6,7 +6,7 @@ import jax
 
 from deepprism_jax.data import eval_batches, make_source, train_batches
 from deepprism_jax.training.config import Config, DataConfig
-from deepprism_jax.training.preflight import check, refusing
+from deepprism_jax.training.preflight import check, check_files, refusing
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.trainer import Trainer
 
@@ -29,6 +29,7 @@ def make_trainer(config: Config) -> Trainer:
         PreflightError: the config contradicts itself, the devices or the files.
     """
     check(config, devices=jax.device_count(), processes=jax.process_count())
+    check_files(config)
     with refusing():
         trainer = Trainer(config, make_mesh())
         trainer.model.check_image((*config.data.image_size, config.data.channels))

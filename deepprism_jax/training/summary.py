@@ -4,20 +4,24 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+from flax import nnx
 
 from deepprism_jax.analysis import count_layers
+from deepprism_jax.layers.functional import Functional
+from deepprism_jax.models.feature_networks import feature_network
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.networks import make_autoencoder, make_discriminator
 from deepprism_jax.training.optimizer import peak_learning_rate
-from deepprism_jax.training.preflight import plural
+from deepprism_jax.training.preflight import plural, refusing
 from deepprism_jax.training.setup import Data
 from deepprism_jax.training.trainer import Trainer
 
 
-def run_lines(config: Config, trainer: Trainer, data: Data) -> list[str]:
+def run_lines(config: Config, data: Data) -> list[str]:
     """Return what is said when a run begins, one line each."""
     return [
         devices_line(),
-        parameters_line(trainer),
+        parameters_line(config),
         learning_rate_line(config),
         batch_line(config),
         data_line(config, data),
@@ -34,21 +38,31 @@ def devices_line() -> str:
     )
 
 
-def networks(trainer: Trainer) -> dict[str, Any]:
-    """Return the shapes of all that a run trains or keeps, by network and name."""
-    found = {"autoencoder": trainer.autoencoder.shapes}
-    if trainer.discriminator is not None:
-        found["discriminator"] = trainer.discriminator.shapes
-    if trainer.perceptual is not None and trainer.perceptual.learnable:
-        shape = jax.eval_shape(trainer.perceptual.init)
+def networks(config: Config) -> dict[str, Any]:
+    """Return the shapes of all that a run trains or keeps, by network and name.
+
+    Raises:
+        PreflightError: the config's networks cannot be made.
+    """
+    makers = {"autoencoder": make_autoencoder, "discriminator": make_discriminator}
+    found: dict[str, Any] = {}
+    for name, make in makers.items():
+        with refusing():
+            module = nnx.eval_shape(lambda make=make: make(config, nnx.Rngs(0)))
+        if module is not None:
+            found[name] = Functional(module).shapes
+    loss = config.loss
+    if loss.perceptual_weight > 0 and not loss.perceptual_heads:
+        layers = len(feature_network(loss.perceptual_net).channels)
+        shape = jax.ShapeDtypeStruct((layers,), "float32")
         found["perceptual"] = {"layer_weights": shape}
     return found
 
 
-def parameters_line(trainer: Trainer) -> str:
+def parameters_line(config: Config) -> str:
     """Say how many parameters each network has."""
     totals: dict[str, int] = {}
-    for count in count_layers(networks(trainer)):
+    for count in count_layers(networks(config)):
         totals[count.network] = totals.get(count.network, 0) + count.parameters
     parts = ", ".join(f"{network} {total:,}" for network, total in totals.items())
     return f"parameters: {parts}"
@@ -92,7 +106,7 @@ def data_line(config: Config, data: Data) -> str:
     )
 
 
-def memory_lines(config: Config, trainer: Trainer) -> Iterator[str]:
+def memory_lines(trainer: Trainer) -> Iterator[str]:
     """Say what a step needs on each device: counted, then as the compiler plans it."""
     state = jax.eval_shape(trainer.init)
     yield f"memory: the training state takes {_bytes(state)} on each device (counted)"

@@ -4,10 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from deepprism_jax.training import checkpoints
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.weights.items import save_items, steps
 
 
@@ -59,6 +61,23 @@ def test_the_newest_of_those_kept_is_restored(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "11"]
     assert restored(tmp_path)[0] == 11
     assert manager.said == []
+
+
+@pytest.mark.parametrize("devices", [1, 2, 4])
+def test_a_checkpoint_is_restored_onto_another_number_of_devices(tmp_path, devices):
+    four = NamedSharding(make_mesh(), PartitionSpec())
+    saved = {"state": jax.device_put(state(3), four), "data": {"batch": 3}}
+    Manager(tmp_path).save(3, saved)
+    mesh = make_mesh(jax.devices()[:devices])
+    split = targets(NamedSharding(mesh, PartitionSpec()))
+    split["state"]["params"]["w"] = jax.ShapeDtypeStruct(
+        (8, 4), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec("data"))
+    )
+    _, found = Manager(tmp_path).restore(split)
+    w = found["state"]["params"]["w"]
+    assert w.sharding.spec == PartitionSpec("data")
+    assert len(w.addressable_shards) == devices
+    np.testing.assert_array_equal(w, np.full((8, 4), 3.0))
 
 
 def test_a_step_is_saved_once(tmp_path, monkeypatch):

@@ -120,7 +120,40 @@ def test_help_of_a_config_explains_every_field_with_its_default(capsys):
     assert "default: runs/cifar10_deepprism" in text
 
 
-def test_a_box_of_another_shape_is_passed_on():
+BOX = """\
+╭─ Unrecognized options ───────────────╮
+│ Unrecognized options: --model.widht, │
+│ 3                                    │
+│ ──────────────────────────────────── │
+│ Perhaps you meant:                   │
+│     --model.width INT                │
+│         Channels C. (default: 256)   │
+│ ──────────────────────────────────── │
+│ For full helptext, run --help        │
+╰──────────────────────────────────────╯
+"""
+
+PLAIN = """\
+ Unrecognized options
+ ---------------------------------------
+  Unrecognized options: --model.widht, 3
+  --------------------------------------
+  Perhaps you meant:
+      --model.width INT
+          Channels C. (default: 256)
+  --------------------------------------
+  For full helptext, run --help
+"""
+
+
+@pytest.mark.parametrize("drawing", [BOX, PLAIN, f"\x1b[31m{BOX}\x1b[0m"])
+def test_a_box_is_one_line_whatever_it_is_drawn_with(drawing):
+    assert cli.one_line(drawing) == (
+        "unknown option --model.widht, 3; perhaps you meant --model.width"
+    )
+
+
+def test_a_message_without_a_box_is_passed_on():
     assert cli.one_line("plain words") == "plain words"
     assert cli.one_line("") == "the command line was not understood"
 

@@ -96,7 +96,7 @@ class Interrupting:
 
 def use(patch, trainer):
     patch.setattr(program, "make_trainer", trainer)
-    patch.setattr(program, "run_lines", lambda config, trainer, data: ["a fake run"])
+    patch.setattr(program, "run_lines", lambda config, data: ["a fake run"])
 
 
 @pytest.fixture(autouse=True)

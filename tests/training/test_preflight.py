@@ -9,6 +9,7 @@ from deepprism_jax.training.preflight import (
     PreflightError,
     as_steps,
     check,
+    check_files,
     divisors,
     refusing,
 )
@@ -27,6 +28,7 @@ def changed(**overrides):
 def problems(devices=1, processes=1, **overrides):
     try:
         check(changed(**overrides), devices=devices, processes=processes)
+        check_files(changed(**overrides))
     except PreflightError as error:
         for problem in error.problems:
             assert "\n" not in problem

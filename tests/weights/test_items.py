@@ -113,6 +113,25 @@ def test_a_save_that_fails_leaves_the_old_one_and_no_rubbish(saved, monkeypatch)
     load_items(saved, {"state": target(TREE)})
 
 
+@pytest.fixture
+def small_files():
+    """Let no file of this process grow beyond 64 KiB, as on a disk that fills up."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("small_files")
+def test_what_a_writer_is_denied_is_an_oserror_in_one_line(tmp_path):
+    noise = jax.random.normal(jax.random.key(0), (100_000,))
+    with pytest.raises(OSError, match=r"(?i)file too large|efbig") as caught:
+        save_items(tmp_path / "3", {"state": {"x": noise}})
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_steps_knows_complete_from_half_written(tmp_path):
     for name in ("10", "9", "12.saving", "13.saving.orbax-checkpoint-tmp", "notes"):
         (tmp_path / name).mkdir()
