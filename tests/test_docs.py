@@ -2,14 +2,15 @@
 
 import pkgutil
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flax import nnx
 
 from configs import CONFIGS
-from deepprism_jax.models import AutoencoderKL
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.networks import make_autoencoder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -59,16 +60,29 @@ def test_readme_sets_up_everything_in_two_commands():
 
 
 def test_readme_code_runs(tmp_path, monkeypatch):
-    model = AutoencoderKL(width=32, blocks=0, attention=False, rngs=nnx.Rngs(0))
+    config = CONFIGS["quickstart"].get_config()
+    narrow = replace(config, model=replace(config.model, width=32))
+    model = make_autoencoder(narrow, nnx.Rngs(0))
     model.save_pretrained(tmp_path / "runs" / "quickstart" / "model")
     monkeypatch.chdir(tmp_path)
     (code,) = code_blocks(ROOT / "README.md", "python")
     names = {}
     exec(code, names)
-    assert names["z"].shape == (4, 8, 8, 3)
-    assert names["pictures"].shape == (4, 32, 32, 3)
+    shapes = re.findall(r"^(\w+) = .*# (\[[\d, ]+\])$", code, re.M)
+    assert [name for name, _ in shapes] == ["z", "pictures"]
+    for name, shape in shapes:
+        assert str(list(names[name].shape)) == shape
     assert names["y"].shape == (4, 8, 8, 64)
     assert (tmp_path / "my-model" / "model.safetensors").is_file()
+
+
+def test_readme_says_how_long_the_code_of_the_quick_start_is():
+    config = CONFIGS["quickstart"].get_config()
+    position = 4**config.model.downsamples * config.data.channels
+    ratio, rest = divmod(position, config.model.z_channels)
+    assert rest == 0
+    text = (ROOT / "README.md").read_text()
+    assert f"whose code of an image is {ratio} times smaller in numbers" in text
 
 
 def test_the_new_experiment_is_a_config():
