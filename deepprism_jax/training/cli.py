@@ -121,8 +121,8 @@ def one_line(box: str) -> str:
     """Return a message that tyro has drawn as a box as one line.
 
     The box has a title, then the message, then between rules the nearest options or the
-    option's help, then where to read on. Where the terminal has no UTF-8 there is a rule
-    under the title and no edge.
+    option's help, then where to read on. Where the terminal has no UTF-8 a rule is
+    under the title, and there is no edge.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     parts: list[list[str]] = [[]]
