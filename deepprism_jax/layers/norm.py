@@ -47,8 +47,10 @@ def _forward(groups, eps, silu, x, scale, bias):
 def _statistics(x, groups: int, eps: float):
     """Mean and 1 / standard deviation of the group of every channel: [B, 1, 1, C]."""
     count = x.shape[1] * x.shape[2] * (x.shape[3] // groups)
-    # A shift near the mean keeps E[x^2] - E[x]^2 from cancelling.
-    shift = x[:, :1, :1, :].astype(jnp.float32).mean(-1, keepdims=True)
+    # A shift near the group's mean keeps E[x^2] - E[x]^2 from cancelling.
+    corner = x[:, 0, 0].astype(jnp.float32)
+    members = x.shape[3] // groups
+    shift = (_over_groups(corner, groups) / members)[:, None, None]
     values = x.astype(jnp.float32) - shift
     mean = _over_groups(values.sum((1, 2)), groups) / count
     square = _over_groups((values * values).sum((1, 2)), groups) / count
@@ -117,4 +119,3 @@ class GroupNorm(nnx.Module):
     def _apply(self, x: jax.Array, silu: bool) -> jax.Array:
         scale, bias = self.scale[...], self.bias[...]
         return group_norm(x, scale, bias, groups=self.groups, silu=silu)
-
