@@ -1,0 +1,72 @@
+import dataclasses
+import re
+
+import pytest
+
+from deepprism_jax.training.config import Config, LossConfig, OptimizerConfig
+from deepprism_jax.training.setup import Data
+from deepprism_jax.training.summary import (
+    batch_line,
+    data_line,
+    devices_line,
+    learning_rate_line,
+    networks,
+    parameters_line,
+)
+
+
+def config(**groups):
+    return dataclasses.replace(Config(), **groups)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "line"),
+    [
+        (
+            OptimizerConfig(),
+            "learning rate: 0.001 (as given, not scaled by the batch), adam, constant",
+        ),
+        (
+            OptimizerConfig(learning_rate=1e-7, scale_by_batch=True, warmup_steps=10),
+            "learning rate: 6.4e-06 (base 1e-07 x batch 64), adam, 10 warm-up steps, "
+            "then constant",
+        ),
+        (
+            OptimizerConfig(name="lion", schedule="cosine", final_ratio=0.1),
+            "learning rate: 0.001 (as given, not scaled by the batch), lion, "
+            "cosine to 0.1 of it",
+        ),
+    ],
+)
+def test_learning_rate_says_how_it_came_about(optimizer, line):
+    assert learning_rate_line(config(optimizer=optimizer)) == line
+
+
+def test_batch_is_told_by_device_and_accumulation():
+    train = dataclasses.replace(Config().train, batch_size=64, accumulation=2)
+    assert batch_line(config(train=train)) == (
+        "batch: 64 images = 4 devices x 2 accumulation steps x 8 images"
+    )
+
+
+def test_data_and_devices_in_words():
+    data = Data(train=None, held_out=None, train_images=50_000, held_out_images=10_000)
+    assert data_line(Config(), data) == (
+        "data: photos, 50,000 images to train on and 10,000 to evaluate on, at 32x32"
+    )
+    assert re.fullmatch(r"devices: 4 x cpu \(cpu\) in 1 process", devices_line())
+
+
+def test_parameters_are_those_of_the_paper():
+    numbers = re.findall(r"[\d,]+$|[\d,]+(?=, )", parameters_line(Config()))
+    assert sum(int(number.replace(",", "")) for number in numbers) == 57_847
+
+
+def test_networks_are_those_that_the_losses_need():
+    assert set(networks(Config())) == {"autoencoder"}
+    loss = LossConfig(adversarial_weight=0.5, perceptual_weight=1.0)
+    found = networks(config(loss=loss))
+    assert set(found) == {"autoencoder", "discriminator", "perceptual"}
+    assert found["perceptual"]["layer_weights"].shape == (7,)
+    heads = dataclasses.replace(loss, perceptual_heads="heads.npz")
+    assert "perceptual" not in networks(config(loss=heads))
