@@ -8,8 +8,8 @@ batch: the paper does not say), perceptual weight 1, KL weight 1e-6, adversarial
 1/2. Deviations: SqueezeNet features instead of VGG's, GroupNorm in the discriminator,
 and the adversarial term starts at a third of training.
 
-Hardware, time and figures: not run here; the whole data set was not at hand. The path was
-driven for a few steps on 450 images of it.
+Hardware, time and figures: not run here; the whole data set was not at hand. The path
+was driven for a few steps on 450 images of it, at width 32 on two CPU cores.
 """
 
 from deepprism_jax.training.config import (

@@ -1,7 +1,10 @@
 """Attention over the positions of a feature map, with dense or prism projections."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+from einops import rearrange
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
@@ -62,20 +65,20 @@ class Attention(nnx.Module):
                 f"heads={heads} must divide C={channels}; choose one of {divisors}"
             )
         self.heads = heads
-        self.query, self.key, self.value, self.output = (
+        projections: list[Any] = [
             conv(channels, channels, kernel_size=1, rngs=rngs) for _ in range(4)
-        )
+        ]
+        self.query, self.key, self.value, self.output = projections
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Attend among the positions of [..., H, W, C]; no residual is added."""
-        *batch, height, width, channels = x.shape
-        shape = (-1, height * width, self.heads, channels // self.heads)
+        flat = x.reshape(-1, *x.shape[-3:])
         q, k, v = (
-            project(x).reshape(shape)  # pyright: ignore[reportCallIssue]
+            rearrange(project(flat), "b h w (n d) -> b (h w) n d", n=self.heads)
             for project in (self.query, self.key, self.value)
         )
-        y = attend(q, k, v).reshape(*batch, height, width, channels)
-        return self.output(y)  # pyright: ignore[reportCallIssue]
+        y = rearrange(attend(q, k, v), "b (h w) n d -> b h w (n d)", h=x.shape[-3])
+        return self.output(y).reshape(x.shape)
 
 
 class PrismAttention(Attention):

@@ -1,7 +1,7 @@
 """Encoder and decoder of the paper's autoencoder, of any kind of convolution.
 
-The structure is latent-diffusion's KL autoencoder with one width at every level: the one
-reading of the paper that gives the parameter counts of its Table 3 (docs/paper.md).
+The structure is latent-diffusion's KL autoencoder with one width at every level: the
+one reading of the paper that gives the parameter counts of its Table 3 (docs/paper.md).
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ def _middle(width: int, attention: bool, heads: int, shared: dict[str, Any]):
 
 
 class Encoder(nnx.Module):
-    """conv_in, then `blocks` Res a level with Down between levels, Res Attn Res, out."""
+    """conv_in, `blocks` Res a level, Down between levels, Res Attn Res, conv_out."""
 
     def __init__(
         self,

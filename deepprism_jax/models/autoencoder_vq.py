@@ -1,4 +1,4 @@
-"""The autoencoder with a codebook: the second kind of latent, from the authors' talk."""
+"""The autoencoder with a codebook, the second kind of latent of the authors' talk."""
 
 from flax import nnx
 

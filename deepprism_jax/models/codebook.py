@@ -40,8 +40,8 @@ class Quantized(NamedTuple):
 class Codebook(nnx.Module):
     """`size` codes of `channels` numbers, with a record of how much each is used.
 
-    With `update="ema"` the codes are moving averages of what the encoder assigns to them
-    and no parameters; with `"gradient"` they are parameters that the codebook loss moves.
+    With `update="ema"` the codes are moving averages of what the encoder assigns to
+    them; with `"gradient"` they are parameters that the codebook loss moves.
     Either way `usage`, the moving average of assignments a step, tells dead codes.
     """
 
@@ -92,8 +92,8 @@ def update_codebook(
 
     A code moves towards the mean of the vectors assigned to it, weighted by how many
     they are against its usage (Razavi et al., 2019, appendix A.1, with the sums divided
-    out). A code whose usage fell below `dead_below` assignments a step, as a share of an
-    even use, restarts at a random vector of the batch (Dhariwal et al., 2020).
+    out). A code whose usage fell below `dead_below`, as a share of an even use, starts
+    anew at a random vector of the batch (Dhariwal et al., 2020).
 
     Args:
         codes, usage: the codebook's state.

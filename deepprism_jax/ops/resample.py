@@ -1,6 +1,6 @@
 """Spatial resampling of feature maps."""
 
-import jax.numpy as jnp
+from einops import repeat
 from jaxtyping import Array, Float
 
 
@@ -8,9 +8,4 @@ def upsample_nearest(
     x: Float[Array, "*b h w c"], factor: int = 2
 ) -> Float[Array, "*b h_out w_out c"]:
     """Repeat every position `factor` times along height and width."""
-    *batch, height, width, channels = x.shape
-    x = jnp.broadcast_to(
-        x[..., :, None, :, None, :],
-        (*batch, height, factor, width, factor, channels),
-    )
-    return x.reshape(*batch, height * factor, width * factor, channels)
+    return repeat(x, "... h w c -> ... (h i) (w j) c", i=factor, j=factor)

@@ -149,7 +149,7 @@ class Loop:
         """Save, export if the run is done, and return the exit code."""
         saved = self.save(state)
         if not saved:
-            self.say(f"stopped without saving step {self.step}: see above")
+            self.say(f"step {self.step} is not saved, for the reason above")
         if self.step < self.config.train.steps:
             name = self.stop.received.name if self.stop.received else "a signal"
             if saved:

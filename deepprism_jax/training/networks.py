@@ -38,10 +38,8 @@ def make_autoencoder(config: Config, rngs: nnx.Rngs) -> AutoencoderKL | Autoenco
     )
 
 
-def make_discriminator(config: Config, rngs: nnx.Rngs) -> PatchDiscriminator | None:
-    """The discriminator, where the adversarial term is on."""
-    if config.loss.adversarial_weight <= 0:
-        return None
+def make_discriminator(config: Config, rngs: nnx.Rngs) -> PatchDiscriminator:
+    """The discriminator of `config.discriminator` for images of `config.data`."""
     critic = config.discriminator
     return PatchDiscriminator(
         image_channels=config.data.channels,

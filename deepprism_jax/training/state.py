@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
@@ -33,6 +34,7 @@ def move_average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree
     The decay is min(decay, (1 + step) / (10 + step)), so that the average of a short
     run is not dominated by its initialisation.
     """
+    chex.assert_trees_all_equal_shapes_and_dtypes(ema, params)
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     # One vector instead of hundreds of tiny tensors.
     average, unravel = ravel_pytree(ema)

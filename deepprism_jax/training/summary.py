@@ -44,13 +44,14 @@ def networks(config: Config) -> dict[str, Any]:
     Raises:
         PreflightError: the config's networks cannot be made.
     """
-    makers = {"autoencoder": make_autoencoder, "discriminator": make_discriminator}
+    makers: dict[str, Any] = {"autoencoder": make_autoencoder}
+    if config.loss.adversarial_weight > 0:
+        makers["discriminator"] = make_discriminator
     found: dict[str, Any] = {}
     for name, make in makers.items():
         with refusing():
             module = nnx.eval_shape(lambda make=make: make(config, nnx.Rngs(0)))
-        if module is not None:
-            found[name] = Functional(module).shapes
+        found[name] = Functional(module).shapes
     loss = config.loss
     if loss.perceptual_weight > 0 and not loss.perceptual_heads:
         layers = len(feature_network(loss.perceptual_net).channels)

@@ -1,7 +1,7 @@
 """The training step as a program on a mesh: compiled once, state in, state out."""
 
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -162,13 +162,12 @@ class Trainer:
             "autoencoder": {name: values[name] for name in self.autoencoder.parameters}
         }
         buffers = {name: values[name] for name in self.autoencoder.buffers}
-        discriminator = make_discriminator(config, rngs)
-        if discriminator is not None:
-            params["discriminator"] = values_of(discriminator)
+        if self.discriminator is not None:
+            params["discriminator"] = values_of(make_discriminator(config, rngs))
         if self.perceptual is not None and self.perceptual.learnable:
             params["perceptual"] = {"layer_weights": self.perceptual.init()}
         extra: dict[str, Any] = {"buffers": buffers}
-        if discriminator is not None and config.loss.lecam_weight > 0:
+        if self.discriminator is not None and config.loss.lecam_weight > 0:
             extra["lecam"] = losses.lecam_init()._asdict()
         averaged = config.train.ema_decay > 0
         return TrainState(
@@ -220,7 +219,7 @@ class Trainer:
             updates, opt_state[player] = optimizer.update(
                 gradient, state.opt_state[player], group
             )
-            params |= optax.apply_updates(group, updates)
+            params.update(cast(Any, optax.apply_updates(group, updates)))
             metrics[f"grad_norm_{player}"] = optax.tree.norm(gradient)
         for name, move in revived.items():
             params["autoencoder"] = {
