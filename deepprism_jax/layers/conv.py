@@ -54,7 +54,8 @@ def make_conv(
     With `kernel_size=1` the last three are the channel convolution of eq. (1) with
     three taps, the counterpart of a dense 1x1. A kind of one field keeps the channels;
     where their numbers differ `deepprism` reads the larger one as more fields of one
-    depth: 2C -> C is two fields to one.
+    depth: 2C -> C is two fields to one. With as many fields as channels its channel
+    axis has one position, and needs one tap: it is the dense kind.
 
     Raises:
         ValueError: the kind cannot take this shape; the message says what would do.
@@ -88,9 +89,10 @@ def make_conv(
     taps = 3 if kernel_size == 1 else kernel_size
     if kind == "channel":
         _require_same_channels(kind, *shape)
-        return PrismConv(kernel_size=(1, 1, taps), **common)
+        return PrismConv(kernel_size=(1, 1, taps), depth=in_channels, **common)
     if kind == "prism_separable":
         _require_same_channels(kind, *shape)
+        common["depth"] = in_channels
         if kernel_size == 1:
             return PrismConv(kernel_size=(1, 1, taps), **common)
         return SeparablePrismConv(kernel_size=kernel_size, taps=taps, **common)
@@ -98,7 +100,8 @@ def make_conv(
     return PrismConv(
         in_channels // depth,
         out_channels // depth,
-        kernel_size=(kernel_size, kernel_size, taps),
+        kernel_size=(kernel_size, kernel_size, 1 if depth == 1 else taps),
+        depth=depth,
         **common,
     )
 

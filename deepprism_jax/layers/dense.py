@@ -1,11 +1,18 @@
 """Convolutions whose weights grow with the channels: the baselines of the paper."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from deepprism_jax.layers.initializers import dense_kernel, depthwise_kernel
+from deepprism_jax.layers.initializers import (
+    dense_kernel,
+    expanding_kernel,
+    group_kernel,
+    reducing_kernel,
+)
 
 
 class Conv(nnx.Module):
@@ -24,11 +31,15 @@ class Conv(nnx.Module):
         strides: int = 1,
         groups: int = 1,
         use_bias: bool = True,
-        kernel_init=dense_kernel,
+        kernel_init=None,
         dtype=None,
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
+        if kernel_init is None:
+            kernel_init = dense_kernel
+            if groups > 1:
+                kernel_init = partial(group_kernel, groups=groups)
         self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
         self.bias = nnx.Param(jnp.zeros((out_channels,))) if use_bias else None
         self.strides = strides
@@ -75,7 +86,6 @@ class DepthwiseSeparableConv(nnx.Module):
             strides=strides,
             groups=in_channels,
             use_bias=False,
-            kernel_init=depthwise_kernel,
             dtype=dtype,
             rngs=rngs,
         )
@@ -84,6 +94,7 @@ class DepthwiseSeparableConv(nnx.Module):
             out_channels,
             kernel_size=1,
             use_bias=use_bias,
+            kernel_init=partial(group_kernel, groups=1),
             dtype=dtype,
             rngs=rngs,
         )
@@ -114,11 +125,18 @@ class LowRankConv(nnx.Module):
             kernel_size=kernel_size,
             strides=strides,
             use_bias=False,
+            kernel_init=reducing_kernel,
             dtype=dtype,
             rngs=rngs,
         )
         self.expand = Conv(
-            rank, out_channels, kernel_size=1, use_bias=use_bias, dtype=dtype, rngs=rngs
+            rank,
+            out_channels,
+            kernel_size=1,
+            use_bias=use_bias,
+            kernel_init=expanding_kernel,
+            dtype=dtype,
+            rngs=rngs,
         )
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:

@@ -1,73 +1,138 @@
-r"""Initialisation of a kernel with few weights.
+r"""Initial kernels that keep the energy of a signal through a deep stack.
 
-A dense kernel keeps the variance of its input because it averages over many independent
-weights. A channel convolution has 27 and applies them everywhere: in the Fourier domain
-it multiplies the signal by one response H(w). A stack of L layers multiplies the energy
-at frequency w by prod_l |H_l(w)|^2. With independent centred weights of total variance 1
-each factor has mean 1 but a standard deviation of 1 too, so the product of 40 is
-log-normal with a typical value of exp(-40 * 0.58), carried by a few lucky frequencies:
-the signal dies or becomes a pure wave.
+A dense kernel averages over many independent weights, and a variance of 1 / fan_in is
+enough. A channel convolution has K = 27 weights and applies them everywhere: it
+multiplies each frequency w of the signal by one number H(w), the Fourier transform of
+the kernel, and L layers multiply the energy there by prod_l |H_l(w)|^2. With
+independent centred weights of total variance 1 the mean of |H|^2 is 1, but that of
+log |H|^2 is -0.577: after 40 layers the typical energy is exp(-23), and what is left is
+carried by a few lucky frequencies. The signal dies or becomes a pure wave.
 
-Write the kernel as a unit impulse plus noise, sqrt(1 - delta) * impulse + n with total
-noise variance delta. Then E|H|^2 = (1 - delta) + delta = 1 still, and
-Var|H|^2 ~ 2 delta (1 - delta) + delta^2, so that the log-energy of L layers has a variance
-of about 2 L delta a frequency; averaging over the frequencies leaves less. delta = 0.01
-keeps the energy of 40 layers within a factor of 2, and breaks the symmetry between layers.
+So a kernel starts as a unit impulse plus noise, scaled to norm 1:
 
-With F fields the impulse becomes an orthogonal F x F mixing. Every output then averages
-over F times as many weights, so the noise may grow with F: delta = min(1, 0.01 F).
+    k = (sqrt(1 - delta) impulse + n) / norm,    n ~ N(0, delta / K) a weight
+
+The mean of |H|^2 over the frequencies is the sum of the squared weights (Parseval), so
+one layer keeps the energy of white noise exactly. A stack adds up the log-responses: to
+first order sum_l log |H_l(w)|^2 = 2 sum_i c_i cos(w x_i) over the (K - 1) / 2 pairs of
+opposite taps, c_i ~ N(0, 2 L delta / K); the norm has fixed the centre. The mean of its
+exponential over w is prod_i I_0(2 c_i) ~ exp(sum_i c_i^2), and the norm has taken the
+expectation of that away. What remains is the spread
+
+    std(log energy) ~ 2 L delta / sqrt(K)
+
+and delta = 0.0015 sqrt(K) leaves 0.12 of it at L = 40, for any K: delta is 0.008 for 27
+weights and 0.003 for 3.
+
+With F fields H(w) is an F x F matrix, and the impulse an orthogonal mixing of the
+fields. The energy is then a mean over F directions too, and its spread
+2 L delta / (F sqrt(K)): delta = 0.0015 F sqrt(K), until it reaches 1, a dense kernel.
 """
 
 import jax
 import jax.numpy as jnp
 
-NOISE_OF_ONE_FIELD = 0.01
+from deepprism_jax.ops import ChannelPadding
+
+_NOISE = 0.0015
 
 
 def prism_kernel(
-    key: jax.Array, shape: tuple[int, int, int, int, int], dtype=jnp.float32
+    key: jax.Array,
+    shape: tuple[int, int, int, int, int],
+    *,
+    channel_padding: ChannelPadding = "circular",
+    depth: int | None = None,
 ) -> jax.Array:
-    """Draw a kernel [K_H, K_W, K_C, F_in, F_out] that preserves variance in depth.
+    """Draw a kernel [K_H, K_W, K_C, F_in, F_out] that keeps the energy in depth.
 
-    It is sqrt(1 - delta) times an impulse that mixes the fields orthogonally, plus
-    Gaussian noise of total variance delta for every output.
+    Where the `depth` of the channel axis is known, the taps that a `zero` border cuts
+    off there are made up for.
     """
-    rows, columns, taps, fields_in, fields_out = shape
-    delta = min(1.0, NOISE_OF_ONE_FIELD * fields_in)
     mixing_key, noise_key = jax.random.split(key)
+    taps, fields_in, fields_out = shape[2:]
+    inside = jnp.ones(taps)
+    if channel_padding == "zero" and depth is not None:
+        # Share of the positions from which a tap falls on the axis.
+        inside = jnp.maximum(1.0 - jnp.abs(jnp.arange(taps) - taps // 2) / depth, 0.0)
     centre = _mixing(mixing_key, fields_in, fields_out)
-    fan_in = rows * columns * taps * fields_in
-    kernel = jax.random.normal(noise_key, shape) * jnp.sqrt(delta / fan_in)
-    kernel = kernel.at[rows // 2, columns // 2, taps // 2].add(
+    return _impulse_and_noise(noise_key, shape, centre, fields_in, inside)
+
+
+def dense_kernel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Draw a kernel [..., C_in, C_out] of variance 1 / fan_in (LeCun et al., 1998)."""
+    return jax.nn.initializers.lecun_normal()(key, shape, jnp.float32)
+
+
+def group_kernel(
+    key: jax.Array, shape: tuple[int, int, int, int], groups: int
+) -> jax.Array:
+    """Draw a kernel [K_H, K_W, C_in / groups, C_out] of a convolution in groups.
+
+    Each group is a stack of its own, of as many fields as it has channels: one where it
+    is depthwise.
+    """
+    rows, columns, fields_in, channels = shape
+    fields_out = channels // groups
+    kernels = jax.vmap(
+        lambda key: prism_kernel(key, (rows, columns, 1, fields_in, fields_out))
+    )(jax.random.split(key, groups))
+    return jnp.moveaxis(kernels[:, :, :, 0], 0, -2).reshape(shape)
+
+
+def reducing_kernel(key: jax.Array, shape: tuple[int, int, int, int]) -> jax.Array:
+    """Draw the kernel [K_H, K_W, C, rank] of a low-rank convolution's first half.
+
+    The signal that a stack of them carries has `rank` directions, not C. So that each
+    layer finds them where the last one left them, the second half copies number j of
+    the rank to the channels c = j modulo rank, and the first reads it from one of them.
+    """
+    *_, channels, rank = shape
+    choice_key, noise_key = jax.random.split(key)
+    copies = (channels - 1 - jnp.arange(rank)) // rank + 1
+    chosen = jax.random.randint(choice_key, (rank,), 0, copies)
+    channel = jnp.arange(rank) + rank * chosen
+    centre = jax.nn.one_hot(channel, channels, axis=0)
+    return _impulse_and_noise(noise_key, shape, centre, rank)
+
+
+def expanding_kernel(key: jax.Array, shape: tuple[int, int, int, int]) -> jax.Array:
+    """Draw the kernel [1, 1, rank, C] of a low-rank convolution's second half."""
+    *_, rank, channels = shape
+    centre = jax.nn.one_hot(jnp.arange(channels) % rank, rank, axis=0)
+    return _impulse_and_noise(key, shape, centre, rank)
+
+
+def _impulse_and_noise(
+    key: jax.Array,
+    shape: tuple[int, ...],
+    centre: jax.Array,
+    fields: int,
+    inside: jax.Array | float = 1.0,
+) -> jax.Array:
+    """Kernel [*window, F_in, F_out] from its mixing at the centre [F_in, F_out].
+
+    `fields` are the directions over which the energy is a mean; `inside` the share of
+    the positions from which each tap, along the last axis of the window, reads.
+    """
+    *window, fields_in, _ = shape
+    weights = 1
+    for size in window:
+        weights *= size
+    delta = min(1.0, _NOISE * fields * weights**0.5)
+    noise = jax.random.normal(key, shape) * jnp.sqrt(delta / (weights * fields_in))
+    kernel = noise.at[tuple(size // 2 for size in window)].add(
         jnp.sqrt(1.0 - delta) * centre
     )
-    return kernel.astype(dtype)
+    read = jnp.broadcast_to(inside, window[-1:])[:, None, None]
+    axes = tuple(range(len(shape) - 1))
+    return kernel * jax.lax.rsqrt(jnp.sum(read * kernel**2, axes))
 
 
 def _mixing(key: jax.Array, fields_in: int, fields_out: int) -> jax.Array:
-    """A matrix [F_in, F_out] that keeps the variance of white input in every output."""
+    """A matrix [F_in, F_out], orthogonal where it is square, of columns of norm 1."""
     if fields_in == fields_out == 1:
         return jnp.ones((1, 1))
     size = max(fields_in, fields_out)
     square = jax.random.orthogonal(key, size)[:fields_in, :fields_out]
     return square / jnp.linalg.norm(square, axis=0, keepdims=True)
-
-
-def dense_kernel(
-    key: jax.Array, shape: tuple[int, ...], dtype=jnp.float32
-) -> jax.Array:
-    """Draw a kernel [..., C_in, C_out] of variance 1 / fan_in (LeCun et al., 1998)."""
-    return jax.nn.initializers.lecun_normal()(key, shape, dtype)
-
-
-def depthwise_kernel(
-    key: jax.Array, shape: tuple[int, int, int, int], dtype=jnp.float32
-) -> jax.Array:
-    """Draw a depthwise kernel [K_H, K_W, 1, C]: an impulse plus noise a channel."""
-    rows, columns, _, channels = shape
-    kernels = jax.vmap(lambda k: prism_kernel(k, (rows, columns, 1, 1, 1)))(
-        jax.random.split(key, channels)
-    )
-    return jnp.moveaxis(kernels.reshape(channels, rows, columns, 1), 0, -1).astype(
-        dtype
-    )

@@ -1,6 +1,8 @@
 """Group normalisation as one multiplication and one addition a channel."""
 
+import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +11,7 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from deepprism_jax.ops.materialize import materialize_on_cpu
+from deepprism_jax.ops.varying import vary_alike
 
 
 def group_norm(
@@ -28,8 +31,10 @@ def group_norm(
     the one that JAX derives walks over the array several times more. Everything is
     float32 inside, whatever the type of x.
     """
-    flat = x.reshape(-1, *x.shape[-3:])
-    return _group_norm(groups, eps, silu, flat, scale, bias).reshape(x.shape)
+    flat = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
+    operands = vary_alike(flat, scale, bias)
+    y: Any = _group_norm(groups, eps, silu, *operands)
+    return y.reshape(x.shape)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))

@@ -18,6 +18,7 @@ class PrismConv(nnx.Module):
         fields_in: fields F_in of the input; its channels are a multiple of them.
         fields_out: fields F_out of the output, of the same depth.
         kernel_size: odd sizes (K_H, K_W, K_C).
+        depth: positions of the channel axis, where known; for the initial kernel alone.
         strides: spatial stride.
         channel_padding: topology of the channel axis.
         use_bias: add a bias.
@@ -31,6 +32,7 @@ class PrismConv(nnx.Module):
         fields_out: int = 1,
         *,
         kernel_size: tuple[int, int, int] = (3, 3, 3),
+        depth: int | None = None,
         strides: int = 1,
         channel_padding: ChannelPadding = "circular",
         use_bias: bool = True,
@@ -38,7 +40,10 @@ class PrismConv(nnx.Module):
         rngs: nnx.Rngs,
     ):
         shape = (*kernel_size, fields_in, fields_out)
-        self.kernel = nnx.Param(prism_kernel(rngs.params(), shape))
+        kernel = prism_kernel(
+            rngs.params(), shape, channel_padding=channel_padding, depth=depth
+        )
+        self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros((fields_out,))) if use_bias else None
         self.strides = strides
         self.channel_padding: ChannelPadding = channel_padding
@@ -70,6 +75,7 @@ class SeparablePrismConv(nnx.Module):
         *,
         kernel_size: int = 3,
         taps: int = 3,
+        depth: int | None = None,
         strides: int = 1,
         channel_padding: ChannelPadding = "circular",
         use_bias: bool = True,
@@ -86,6 +92,7 @@ class SeparablePrismConv(nnx.Module):
         )
         self.channel = PrismConv(
             kernel_size=(1, 1, taps),
+            depth=depth,
             channel_padding=channel_padding,
             use_bias=use_bias,
             dtype=dtype,
