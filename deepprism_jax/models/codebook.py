@@ -68,7 +68,9 @@ class Codebook(nnx.Module):
         """Replace every vector by its nearest code, in the Euclidean distance."""
         z = z.astype(jnp.float32)
         codes = self.codes[...]
-        distance = jnp.sum(codes**2, axis=-1) - 2.0 * z @ codes.T
+        # An accelerator's default precision would pick other codes than the nearest.
+        product = jnp.matmul(z, codes.T, precision="highest")
+        distance = jnp.sum(codes**2, axis=-1) - 2.0 * product
         indices = jnp.argmin(distance, axis=-1)
         return Quantized(z, codes[indices], indices)
 
@@ -107,7 +109,8 @@ def update_codebook(
     size, channels = codes.shape
     vectors = lax.stop_gradient(quantized.continuous).reshape(-1, channels)
     assigned = jax.nn.one_hot(quantized.indices.reshape(-1), size)
-    counts, sums = assigned.sum(0), assigned.T @ vectors
+    counts = assigned.sum(0)
+    sums = jnp.matmul(assigned.T, vectors, precision="highest")
     candidates = jax.random.choice(key, vectors, (size,))
     total = vectors.shape[0]
     if axis_name is not None:
