@@ -130,7 +130,8 @@ def root_cause(error: BaseException) -> str:
         error = cause
     lines = str(error).strip().splitlines()
     text = lines[0] if lines else type(error).__name__
-    return text if len(text) <= 300 else f"{text[:300]}..."
+    # TensorStore nests its messages: what went wrong comes last, where at first.
+    return text if len(text) <= 250 else f"{text[:80]} ... {text[-160:]}"
 
 
 def _files(directory: Path) -> list[str]:
