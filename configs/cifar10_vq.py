@@ -2,7 +2,7 @@
 
     python train.py cifar10_vq --data.path cifar-10-batches-bin
 
-An image becomes 64 codes of 10 bits, 80 bytes.
+An image becomes 64 codes of 10 bits, 80 bytes. Not run to its end here.
 """
 
 from dataclasses import replace

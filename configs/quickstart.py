@@ -13,7 +13,7 @@ from deepprism_jax.training.config import (
 
 
 def get_config() -> Config:
-    """Width 64, one block a level; photographs inside scikit-image and scikit-learn."""
+    """Width 64, no blocks but the decoder's; photographs inside installed packages."""
     return Config(
         model=ModelConfig(width=64, blocks=0),
         data=DataConfig(source="photos", image_size=(32, 32)),
