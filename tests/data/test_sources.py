@@ -64,10 +64,10 @@ def reduced(image: np.ndarray, r: int) -> np.ndarray:
 def test_training_photographs_are_there_in_several_sizes():
     source = make_source("photos", split="train", image_size=(32, 32))
     assert isinstance(source, Source)
-    assert len(source) == 28
+    assert len(source) == 26
     astronaut = installed("skimage", "data/astronaut.png")
-    # Its 512 pixels are 16 sides of 32: spans of 6, 4, 3 and 2 sides.
-    for index, reduction in enumerate((2, 4, 5, 8)):
+    # Its 512 pixels are 16 sides of 32: spans of 8 and 6, 4, and 3 sides.
+    for index, reduction in enumerate((2, 4, 5)):
         copy, expected = source[index]["image"], reduced(astronaut, reduction)
         inside = copy[: expected.shape[0], : expected.shape[1]]
         # Pillow divides in fixed point: the last bit may differ from rounding.
