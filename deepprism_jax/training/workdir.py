@@ -18,7 +18,7 @@ from typing import Any, get_origin, get_type_hints
 
 import deepprism_jax
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.weights.items import flatten_names, steps
 from deepprism_jax.weights.pretrained import CHECKPOINTS, CONFIG
 
@@ -135,18 +135,22 @@ def claim(workdir: str | Path, config: Config, *, resume: bool) -> Iterator[None
     """Make the directory, write the config, and keep other runs out until the end.
 
     Raises:
-        PreflightError: see `check_workdir`; or another run is writing to it.
+        PreflightError: see `check_workdir`; or another run is writing to it, or this
+            one may not.
     """
     workdir = Path(workdir)
     check_workdir(workdir, config, resume=resume)
-    workdir.mkdir(parents=True, exist_ok=True)
-    with (workdir / _LOCK).open("w") as lock:
+    with refusing():
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / _LOCK).open("w")
+    with lock:
         _exclude_others(lock, workdir)
         check_workdir(workdir, config, resume=resume)
         record = {"deepprism_jax": deepprism_jax.__version__, "config": to_dict(config)}
         part = workdir / f"{CONFIG}.part"
-        part.write_text(json.dumps(record, indent=2) + "\n")
-        part.replace(workdir / CONFIG)
+        with refusing():
+            part.write_text(json.dumps(record, indent=2) + "\n")
+            part.replace(workdir / CONFIG)
         yield
 
 

@@ -68,6 +68,13 @@ def test_a_fresh_directory_is_made_and_holds_the_config(tmp_path):
         assert read_config(tmp_path / "a" / "b") == changed("model", width=64)
 
 
+def test_a_directory_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PreflightError, match="file"):
+        with claim(tmp_path / "file" / "run", Config(), resume=False):
+            pass
+
+
 def test_starting_again_before_the_first_checkpoint_is_allowed(tmp_path):
     for _ in range(2):
         with claim(tmp_path, Config(), resume=False):
