@@ -1,12 +1,14 @@
 """GroupNorm against float64 NumPy; its gradient against complex steps through it."""
 
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax.sharding import Mesh, PartitionSpec
 
 from deepprism_jax.layers import GroupNorm
 from deepprism_jax.layers.norm import group_norm
@@ -73,6 +75,60 @@ def test_gradients_are_those_of_the_definition(silu):
         gradients(*arrays), oracle_gradients(*arrays, g, silu), strict=True
     ):
         np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
+
+
+def plain(x, scale, bias, silu):
+    """The definition for JAX to differentiate, as often as one likes."""
+    groups = x.reshape(*x.shape[:-1], GROUPS, -1)
+    axes = (-4, -3, -1)
+    centred = groups - groups.mean(axes, keepdims=True)
+    variance = (centred**2).mean(axes, keepdims=True)
+    y = (centred / jnp.sqrt(variance + 1e-6)).reshape(x.shape) * scale + bias
+    return nnx.silu(y) if silu else y
+
+
+@pytest.mark.parametrize("silu", [False, True])
+def test_second_derivatives_are_those_of_the_definition(silu):
+    # R1 differentiates the gradient of a discriminator once more.
+    arrays = operands()
+    g = np.random.default_rng(1).normal(size=SHAPE).astype(np.float32)
+
+    def second(norm, arrays, g):
+        def measure(arrays):
+            _, pull = jax.vjp(norm, *arrays)
+            return sum(jnp.sum(gradient**2) for gradient in pull(g))
+
+        return jax.grad(measure)(arrays)
+
+    got = jax.jit(lambda *a: second(partial(group_norm, groups=GROUPS, silu=silu), *a))(
+        arrays, g
+    )
+    with jax.enable_x64(True):
+        exact = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), (arrays, g))
+        expected = jax.jit(lambda *a: second(partial(plain, silu=silu), *a))(*exact)
+    for value, exact_value in zip(got, expected, strict=True):
+        size = np.abs(exact_value).max()
+        np.testing.assert_allclose(value, exact_value, atol=1e-5 * size)
+
+
+def test_shared_parameters_add_up_inside_shard_map():
+    x, scale, bias = operands()
+    x = np.concatenate([x, -x])
+
+    def loss(x, scale, bias):
+        return jnp.sum(group_norm(x, scale, bias, groups=GROUPS, silu=True) ** 2)
+
+    gradients = jax.grad(loss, argnums=(0, 1, 2))
+    split, shared = PartitionSpec("data"), PartitionSpec()
+    spread = jax.shard_map(
+        gradients,
+        mesh=Mesh(np.array(jax.devices()[:4]), ("data",)),
+        in_specs=(split, shared, shared),
+        out_specs=(split, shared, shared),
+    )
+    expected = jax.jit(gradients)(x, scale, bias)
+    for value, whole in zip(jax.jit(spread)(x, scale, bias), expected, strict=True):
+        np.testing.assert_allclose(value, whole, rtol=1e-4, atol=1e-4)
 
 
 def test_stays_exact_far_from_zero():
