@@ -30,6 +30,9 @@ TINY = {
     "norm_groups": 4,
 }
 
+# Half the time to compile; the programs run once.
+QUICK = {"xla_backend_optimization_level": 0}
+
 # Table 3: width, (exact count, printed) of the dense one and of DeepPrism.
 TABLE_3 = {
     128: ((6_358_975, 6.36e6), (29_559, 29.5e3)),
@@ -88,7 +91,7 @@ def test_parameters_in_closed_form():
 def test_every_kind_reconstructs(kind):
     model = with_random_values(make(conv=kind))
     x = jax.random.uniform(jax.random.key(0), (2, 4, 6, 3), minval=-1.0)
-    y = jax.jit(lambda x: model.reconstruct(x))(x)
+    y = jax.jit(lambda x: model.reconstruct(x), compiler_options=QUICK)(x)
     assert y.shape == x.shape
     assert y.dtype == jnp.float32
     assert np.isfinite(y).all()
@@ -118,7 +121,7 @@ def test_vq_reconstructs_from_the_nearest_codes(monkeypatch):
     model = with_random_values(make(AutoencoderVQ, **options))
     x = jax.random.uniform(jax.random.key(0), (1, 4, 4, 3), minval=-1.0)
     (z, codes, indices), decoded = jax.jit(
-        lambda x: (model.encode(x), model.reconstruct(x))
+        lambda x: (model.encode(x), model.reconstruct(x)), compiler_options=QUICK
     )(x)
     book = np.asarray(model.codebook.codes[...])
     distances = np.linalg.norm(np.asarray(z)[..., None, :] - book, axis=-1)
