@@ -156,8 +156,9 @@ class Objective:
         """Pixel and perceptual terms, the ones that compare y with u."""
         loss = self.loss
         total = losses.reconstruction_loss(u, y, loss.reconstruction, loss.reduction)
-        mse = jnp.mean(jnp.square(y - u))
-        metrics = {"reconstruction": total, "psnr": 10.0 * jnp.log10(4.0 / mse)}
+        error = jnp.mean(jnp.square(y - u), axis=(1, 2, 3))
+        psnr = jnp.mean(10.0 * jnp.log10(4.0 / error))
+        metrics = {"reconstruction": total, "psnr": psnr}
         if self.perceptual is not None:
             weights = None if raw is None else raw["layer_weights"]
             distance = jnp.mean(self.perceptual.apply(frozen, u, y, weights))
