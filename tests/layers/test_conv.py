@@ -100,6 +100,7 @@ def test_parameters_at_64_channels(kind, three, one, without_bias):
         ((64, 32), 1, 55, 7),  # a skip connection: two fields to one
         ((32, 64), 1, 56, 8),
         ((48, 32), 2, 164, 20),
+        ((64, 64), 64, 36_928, 4_160),  # one position each: the dense kind
     ],
 )
 def test_fields_of_deepprism(channels, fields, three, one):
