@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file
 
 from deepprism_jax.analysis import count_layers
 from deepprism_jax.models import AutoencoderKL
@@ -228,9 +230,10 @@ def test_the_state_has_what_the_slow_test_compares():
     assert state.ema
 
 
-def start(workdir, *argv):
+def start(workdir, *argv, **variables):
     environment = {
         **os.environ,
+        **variables,
         "JAX_PLATFORMS": "cpu",
         # The second process need not compile what the first has.
         "JAX_COMPILATION_CACHE_DIR": str(workdir.parent / "cache"),
@@ -277,6 +280,43 @@ def test_a_process_that_is_told_to_stop_saves_and_can_go_on(
     assert f"going on from step {step}" in out
     assert f"train.steps was 1000000 and is {step + 2}" in out
     assert AutoencoderKL.from_pretrained(workdir).options["width"] == 32
+
+
+def free_port():
+    with socket.socket() as one:
+        one.bind(("localhost", 0))
+        return one.getsockname()[1]
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(photographs, tmp_path):
+    """They share the batch, process 0 alone writes, and the model is that of one."""
+    argv = ["quickstart", *options(photographs)]
+    alone = start(tmp_path / "one", *argv, JAX_NUM_CPU_DEVICES="2")
+    _, err = alone.communicate(timeout=600)
+    assert alone.returncode == 0, err
+    address = f"localhost:{free_port()}"
+    processes = [
+        start(
+            tmp_path / "two",
+            *argv,
+            "--distributed",
+            JAX_COORDINATOR_ADDRESS=address,
+            JAX_NUM_PROCESSES="2",
+            JAX_PROCESS_ID=str(number),
+        )
+        for number in range(2)
+    ]
+    outputs = [process.communicate(timeout=600) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], outputs
+    assert "devices: 2 x cpu (cpu) in 2 processes" in outputs[0][0]
+    assert "devices:" not in outputs[1][0]
+    one, two = (
+        load_file(tmp_path / name / "model" / "model.safetensors")
+        for name in ("one", "two")
+    )
+    for name, value in one.items():
+        np.testing.assert_allclose(two[name], value, atol=1e-4, err_msg=name)
 
 
 @pytest.mark.slow

@@ -132,7 +132,7 @@ def _bytes(tree: Any) -> str:
     return _size(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)))
 
 
-def _size(number: float) -> str:
+def _size(number: int | float) -> str:
     for unit in ("bytes", "KiB", "MiB", "GiB"):
         if number < 1024 or unit == "GiB":
             break
