@@ -55,7 +55,7 @@ def test_readme_sets_up_everything_in_two_commands():
     commands = [line for line in lines if line.startswith("python3 -m venv .venv && ")]
     assert [line.split(" && ")[2] for line in commands] == [
         ".venv/bin/python train.py quickstart",
-        ".venv/bin/python -m pytest",
+        ".venv/bin/python -m pytest -n auto",
     ]
 
 

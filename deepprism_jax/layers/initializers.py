@@ -29,6 +29,8 @@ fields. The energy is then a mean over F directions too, and its spread
 2 L delta / (F sqrt(K)): delta = 0.0015 F sqrt(K), until it reaches 1, a dense kernel.
 """
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -61,7 +63,7 @@ def prism_kernel(
 
 def dense_kernel(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Draw a kernel [..., C_in, C_out] of variance 1 / fan_in (LeCun et al., 1998)."""
-    return jax.nn.initializers.lecun_normal()(key, shape, jnp.float32)
+    return jax.random.normal(key, shape) * math.prod(shape[:-1]) ** -0.5
 
 
 def group_kernel(
@@ -116,9 +118,7 @@ def _impulse_and_noise(
     the positions from which each tap, along the last axis of the window, reads.
     """
     *window, fields_in, _ = shape
-    weights = 1
-    for size in window:
-        weights *= size
+    weights = math.prod(window)
     delta = min(1.0, _NOISE * fields * weights**0.5)
     noise = jax.random.normal(key, shape) * jnp.sqrt(delta / (weights * fields_in))
     kernel = noise.at[tuple(size // 2 for size in window)].add(

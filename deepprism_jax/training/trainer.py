@@ -107,7 +107,10 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        return jax.jit(self._init, out_shardings=self.state_sharding)()
+        # Drawn outside of jit, where the random numbers of a shape are compiled once for
+        # all kernels of that shape; in one program each of them would be compiled anew.
+        place = jax.jit(lambda state: state, out_shardings=self.state_sharding)
+        return place(jax.device_get(self._init()))
 
     @cached_property
     def step(self) -> Any:
