@@ -33,6 +33,11 @@ class AdversarialPlan:
     ramp: int
     warmup: int
 
+    @property
+    def first_step(self) -> int:
+        """The step at which the discriminator begins to learn."""
+        return max(self.start - self.warmup, 0)
+
 
 @dataclass(frozen=True)
 class Objective:
@@ -233,7 +238,7 @@ class Objective:
             )
             return grads, lecam, metrics
 
-        begin = self.plan.start - self.plan.warmup
+        begin = self.plan.first_step
         grads, averages, metrics = lax.cond(step >= begin, learn, rest, params)
         return grads, self._mean(averages), metrics
 

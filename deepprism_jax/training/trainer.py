@@ -1,6 +1,6 @@
 """The training step as a program on a mesh: compiled once, state in, state out."""
 
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, cast
 
 import jax
@@ -58,18 +58,26 @@ class Trainer:
             self.discriminator = Functional(
                 nnx.eval_shape(lambda: make_discriminator(config, nnx.Rngs(0)))
             )
-        shared = {"batch_size": train.batch_size, "steps": train.steps}
-        self.schedule = make_schedule(config.optimizer, **shared)
+        plan = AdversarialPlan(
+            start=as_steps(loss.adversarial_start, train.steps),
+            ramp=as_steps(loss.adversarial_ramp, train.steps),
+            warmup=as_steps(loss.discriminator_warmup, train.steps),
+        )
+        self._begins = {"autoencoder": 0, "discriminator": plan.first_step}
         self._optimizers: dict[str, optax.GradientTransformation] = {}
+        schedule = partial(make_schedule, config.optimizer, batch_size=train.batch_size)
+        self.schedule = schedule(steps=train.steps)
         shapes = self._parameter_shapes()
         for player, ratio in (
             ("autoencoder", 1.0),
             ("discriminator", config.optimizer.discriminator_ratio),
         ):
             if player in shapes:
+                # Steps are counted from the first one that the player trains in.
+                steps = max(train.steps - self._begins[player], 1)
                 self._optimizers[player] = make_optimizer(
                     config.optimizer,
-                    make_schedule(config.optimizer, **shared, ratio=ratio),
+                    schedule(steps=steps, ratio=ratio),
                     self._group(shapes, player),
                 )
         self.objective = Objective(
@@ -77,11 +85,7 @@ class Trainer:
             discriminator=self.discriminator,
             perceptual=self.perceptual,
             loss=loss,
-            plan=AdversarialPlan(
-                start=as_steps(loss.adversarial_start, train.steps),
-                ramp=as_steps(loss.adversarial_ramp, train.steps),
-                warmup=as_steps(loss.discriminator_warmup, train.steps),
-            ),
+            plan=plan,
             axis_name=DATA_AXIS,
         )
         self._frozen = None if self.perceptual is None else self.perceptual.frozen
@@ -107,8 +111,8 @@ class Trainer:
 
     def init(self) -> TrainState:
         """The state before the first step, on the mesh."""
-        # Drawn outside of jit, where the random numbers of a shape are compiled once for
-        # all kernels of that shape; in one program each of them would be compiled anew.
+        # Drawn outside of jit, where the random numbers of a shape are compiled once
+        # for all kernels of that shape; one program would compile each of them anew.
         place = jax.jit(lambda state: state, out_shardings=self.state_sharding)
         return place(jax.device_get(self._init()))
 
@@ -219,10 +223,13 @@ class Trainer:
             group, gradient = (
                 self._group(tree, player) for tree in (state.params, grads)
             )
-            updates, opt_state[player] = optimizer.update(
-                gradient, state.opt_state[player], group
+            group, opt_state[player] = self._move(
+                player,
+                optimizer,
+                state.step,
+                (group, state.opt_state[player], gradient),
             )
-            params.update(cast(Any, optax.apply_updates(group, updates)))
+            params.update(group)
             metrics[f"grad_norm_{player}"] = optax.tree.norm(gradient)
         for name, move in revived.items():
             params["autoencoder"] = {
@@ -234,8 +241,26 @@ class Trainer:
         if ema:
             decay = self.config.train.ema_decay
             ema = move_average(ema, params["autoencoder"], decay, state.step)
+            for name, move in revived.items():
+                # A code that restarted elsewhere has no past to average with.
+                moved = jnp.any(move != 0, axis=-1, keepdims=True)
+                now = params["autoencoder"][name]
+                ema = {**ema, name: jnp.where(moved, now, ema[name])}
         state = TrainState(state.step + 1, params, ema, extra, opt_state, state.key)
         return state, metrics
+
+    def _move(self, player: str, optimizer: Any, step: jax.Array, operands: Any):
+        """Take one step of a player; before its first one, nothing of it changes."""
+
+        def update(operands):
+            group, opt_state, gradient = operands
+            updates, opt_state = optimizer.update(gradient, opt_state, group)
+            return cast(Any, optax.apply_updates(group, updates)), opt_state
+
+        begin = self._begins[player]
+        if begin == 0:
+            return update(operands)
+        return lax.cond(step >= begin, update, lambda held: held[:2], operands)
 
     def _device_gradients(self, state: TrainState, batch: Batch, frozen: Any):
         """Mean gradients of this device's part of the batch, then over all devices."""

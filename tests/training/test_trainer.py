@@ -2,12 +2,21 @@
 
 import dataclasses
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepprism_jax.training.config import Config, DataConfig, ModelConfig, TrainConfig
+from deepprism_jax.training.config import (
+    Config,
+    DataConfig,
+    DiscriminatorConfig,
+    LossConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.trainer import Trainer
 
@@ -100,3 +109,36 @@ def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
     assert {leaf.dtype for leaf in leaves} == {jnp.dtype("float32")}
     assert np.isfinite(metrics["reconstruction"])
     assert 0 < metrics["codebook_used"] <= 1
+
+
+def test_the_discriminator_keeps_still_until_its_first_step_and_starts_fresh():
+    rate = 1e-3
+    config = dataclasses.replace(
+        with_kl(with_train(steps=8)),
+        loss=LossConfig(
+            adversarial_weight=0.5,
+            adversarial_start=4.0,
+            adversarial_ramp=1.0,
+            discriminator_warmup=2.0,
+        ),
+        discriminator=DiscriminatorConfig(width=8, layers=1),
+        optimizer=OptimizerConfig(learning_rate=rate, clip_norm=0.0),
+    )
+    trainer = Trainer(config, make_mesh(jax.devices()[:1]))
+    state = trainer.init()
+    batch = trainer.shard_batch(images())
+
+    def of_the_discriminator(state):
+        state = jax.device_get(state)
+        return state.params["discriminator"], state.opt_state["discriminator"]
+
+    fresh = of_the_discriminator(state)
+    for _ in range(2):
+        state, _ = trainer.step(state, batch)
+    chex.assert_trees_all_equal(of_the_discriminator(state), fresh)
+    state, metrics = trainer.step(state, batch)
+    moves = jax.tree.map(np.subtract, of_the_discriminator(state)[0], fresh[0])
+    assert metrics["grad_norm_discriminator"] > 0
+    # Adam's first step is the learning rate, whatever the gradient.
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moves))
+    assert largest == pytest.approx(rate, rel=1e-2)
