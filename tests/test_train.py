@@ -153,7 +153,7 @@ def leaves(workdir, trainer, step):
         lambda x: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=trainer.state_sharding
         ),
-        jax.eval_shape(trainer.init),
+        trainer.state_shapes,
     )
     items = load_items(
         workdir / "checkpoints" / str(step), {"state": target, "data": None}
@@ -225,7 +225,7 @@ def test_the_state_has_what_the_slow_test_compares():
     config = CONFIGS["quickstart"].get_config()
     loss = dataclasses.replace(config.loss, adversarial_weight=0.5)
     trainer = program.make_trainer(dataclasses.replace(config, loss=loss))
-    state = jax.eval_shape(trainer.init)
+    state = trainer.state_shapes
     assert {"autoencoder", "discriminator"} <= set(state.params)
     assert state.ema
 

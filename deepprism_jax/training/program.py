@@ -127,7 +127,7 @@ def restore(
         lambda x: jax.ShapeDtypeStruct(
             x.shape, x.dtype, sharding=trainer.state_sharding
         ),
-        jax.eval_shape(trainer.init),
+        trainer.state_shapes,
     )
     try:
         step, items = checkpoints.restore({"state": target, "data": None})

@@ -109,7 +109,7 @@ def data_line(config: Config, data: Data) -> str:
 
 def memory_lines(trainer: Trainer) -> Iterator[str]:
     """Say what a step needs on each device: counted, then as the compiler plans it."""
-    state = jax.eval_shape(trainer.init)
+    state = trainer.state_shapes
     yield f"memory: the training state takes {_bytes(state)} on each device (counted)"
     plan = trainer.lower_step().compile().memory_analysis()
     if plan is None:

@@ -90,6 +90,11 @@ class Trainer:
         )
         self._frozen = None if self.perceptual is None else self.perceptual.frozen
 
+    @cached_property
+    def state_shapes(self) -> TrainState:
+        """Shapes and types of the state, of which nothing is computed."""
+        return jax.eval_shape(self._init)
+
     @property
     def state_sharding(self) -> Any:
         """Where each array of the state lives."""
@@ -130,7 +135,7 @@ class Trainer:
         data, batch_size = self.config.data, self.config.train.batch_size
         shape = (batch_size, *data.image_size, data.channels)
         batch = {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
-        return self._jitted.lower(jax.eval_shape(self.init), batch, self._frozen)
+        return self._jitted.lower(self.state_shapes, batch, self._frozen)
 
     @cached_property
     def _jitted(self) -> Any:

@@ -51,18 +51,15 @@ class FakeTrainer(Trainer):
     def inference_values(self, state):
         return state.ema
 
-    def init(self):
+    def _init(self):
         values = values_of(Gain(rngs=nnx.Rngs(0)))
-        return jax.device_put(
-            TrainState(
-                step=jnp.int32(0),
-                params={"autoencoder": values},
-                ema=jax.tree.map(jnp.copy, values),
-                extra={"buffers": {}},
-                opt_state={"autoencoder": ({}, jax.tree.map(jnp.zeros_like, values))},
-                key=jax.random.key_data(jax.random.key(self.config.train.seed)),
-            ),
-            self.state_sharding,
+        return TrainState(
+            step=jnp.int32(0),
+            params={"autoencoder": values},
+            ema=jax.tree.map(jnp.copy, values),
+            extra={"buffers": {}},
+            opt_state={"autoencoder": ({}, jax.tree.map(jnp.zeros_like, values))},
+            key=jax.random.key_data(jax.random.key(self.config.train.seed)),
         )
 
     def _step(self, state, batch):
