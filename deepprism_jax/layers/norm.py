@@ -11,6 +11,8 @@ from jax import lax
 from jaxtyping import Array, Float
 
 from deepprism_jax.ops.materialize import materialize_on_cpu
+from deepprism_jax.ops.native import group_norm as kernels
+from deepprism_jax.ops.native import library as native
 from deepprism_jax.ops.varying import vary_alike
 
 
@@ -43,10 +45,43 @@ def _group_norm(groups, eps, silu, x, scale, bias):
 
 
 def _forward(groups, eps, silu, x, scale, bias):
+    options = {"groups": groups, "eps": eps, "silu": silu}
+    plain = partial(_plain_forward, **options)
+    if native.loaded() and kernels.fits(x):
+        plain = _on_cpu(partial(kernels.forward, **options), plain)
+    y, mean, gain = plain(x, scale, bias)
+    return y, (x, scale, bias, mean, gain)
+
+
+def _backward(groups, eps, silu, saved, g):
+    options = {"groups": groups, "silu": silu}
+    plain = partial(_plain_backward, **options)
+    if native.loaded() and kernels.fits(g):
+        plain = _on_cpu(partial(kernels.backward, **options), plain)
+    dx, dscale, dbias = plain(*saved, g)
+    _, scale, bias, *_ = saved
+    return dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype)
+
+
+def _on_cpu(kernel, plain):
+    """Run the kernel on CPUs; the derivatives of both are those of the plain one."""
+
+    @jax.custom_vjp
+    def run(*operands):
+        return lax.platform_dependent(*operands, cpu=kernel, default=plain)
+
+    def pull(operands, gradients):
+        return jax.vjp(plain, *operands)[1](gradients)
+
+    run.defvjp(lambda *operands: (run(*operands), operands), pull)
+    return run
+
+
+def _plain_forward(x, scale, bias, *, groups, eps, silu):
     mean, gain = _statistics(x, groups, eps)
     h = (x.astype(jnp.float32) - mean) * (gain * scale) + bias
     y = h * nnx.sigmoid(h) if silu else h
-    return y.astype(x.dtype), (x, scale, bias, mean, gain)
+    return y.astype(x.dtype), mean, gain
 
 
 def _statistics(x, groups: int, eps: float):
@@ -71,8 +106,7 @@ def _over_groups(sums: jax.Array, groups: int) -> jax.Array:
     return jnp.repeat(total, members, axis=-1)
 
 
-def _backward(groups, eps, silu, saved, g):
-    x, scale, bias, mean, gain = saved
+def _plain_backward(x, scale, bias, mean, gain, g, *, groups, silu):
     count = x.shape[1] * x.shape[2] * (x.shape[3] // groups)
     normed = (x.astype(jnp.float32) - mean) * gain
     g = g.astype(jnp.float32)
@@ -84,11 +118,7 @@ def _backward(groups, eps, silu, saved, g):
     offset_mean = _over_groups(offset * scale, groups)[:, None, None] / count
     slope_mean = _over_groups(slope * scale, groups)[:, None, None] / count
     dx = gain * (g * scale - offset_mean - normed * slope_mean)
-    return (
-        dx.astype(x.dtype),
-        slope.sum(0).astype(scale.dtype),
-        offset.sum(0).astype(bias.dtype),
-    )
+    return dx.astype(x.dtype), slope.sum(0), offset.sum(0)
 
 
 _group_norm.defvjp(_forward, _backward)

@@ -12,14 +12,17 @@ from jaxtyping import Array, Float
 from deepprism_jax.ops import banded, reference, shift_and_add
 from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
+from deepprism_jax.ops.native import library
+from deepprism_jax.ops.native import prism as native_prism
 from deepprism_jax.ops.varying import vary_alike
 
-Method = Literal["auto", "reference", "banded", "shift_and_add"]
+Method = Literal["auto", "reference", "banded", "shift_and_add", "native"]
 
 FORMULATIONS: dict[str, Formulation] = {
     "reference": reference.FORMULATION,
     "banded": banded.FORMULATION,
     "shift_and_add": shift_and_add.FORMULATION,
+    "native": native_prism.FORMULATION,
 }
 
 # Above this many pairs of fields the dense band is the faster one on CPUs.
@@ -49,7 +52,8 @@ def prism_conv(
         strides: spatial stride, one number or (height, width); the kernel is centred on
             the positions that are kept, and H' = ceil(H / stride).
         method: `auto` picks a formulation for the platform when the program is lowered;
-            a name forces one: `reference`, `banded` or `shift_and_add`.
+            a name forces one: `reference`, `banded`, `shift_and_add` or, where it was
+            built (`ops/native`), `native`.
 
     Returns:
         Feature map [..., H', W', F_out * D] of the promoted type of x and kernel.
@@ -60,6 +64,11 @@ def prism_conv(
     if method not in get_args(Method):
         raise ValueError(
             f"method={method!r} is unknown; choose one of {list(get_args(Method))}"
+        )
+    if method == "native" and not library.loaded():
+        raise ValueError(
+            "method='native' needs kernels that are not built; run "
+            f"`{library.BUILD}`, or choose 'auto'"
         )
     geometry = geometry_of(x, kernel, channel_padding, strides)
     dtype = jnp.result_type(x, kernel)
@@ -78,6 +87,8 @@ def _choose(geometry: Geometry, method: Method, part: str, *operands: jax.Array)
     on_cpu = "shift_and_add"
     if geometry.fields_in * geometry.fields_out > _MOST_SHIFTED_PAIRS:
         on_cpu = "banded"
+    elif library.loaded() and native_prism.fits(geometry, operands[0].dtype):
+        on_cpu = "native"
     return lax.platform_dependent(
         *operands,
         cpu=partial(getattr(FORMULATIONS[on_cpu], part), geometry),

@@ -9,6 +9,7 @@ from flax import nnx
 from deepprism_jax.analysis import count_layers
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.models.feature_networks import feature_network
+from deepprism_jax.ops.native import library
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.networks import make_autoencoder, make_discriminator
 from deepprism_jax.training.optimizer import peak_learning_rate
@@ -29,13 +30,18 @@ def run_lines(config: Config, data: Data) -> list[str]:
 
 
 def devices_line() -> str:
-    """Say which devices share the work."""
+    """Say which devices share the work, and on CPUs whether by compiled kernels."""
     devices, processes = jax.devices(), jax.process_count()
     kind = f"{devices[0].platform} ({devices[0].device_kind})"
-    return (
+    line = (
         f"devices: {len(devices)} x {kind} in {processes} "
         f"{plural(processes, 'process')}"
     )
+    if devices[0].platform != "cpu":
+        return line
+    if library.loaded():
+        return f"{line}, with C++ kernels"
+    return f"{line}, without C++ kernels; `{library.BUILD}` builds them, for speed"
 
 
 def networks(config: Config) -> dict[str, Any]:

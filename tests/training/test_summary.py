@@ -3,6 +3,7 @@ import re
 
 import pytest
 
+from deepprism_jax.ops.native import library
 from deepprism_jax.training.config import Config, LossConfig, OptimizerConfig
 from deepprism_jax.training.setup import Data
 from deepprism_jax.training.summary import (
@@ -49,12 +50,20 @@ def test_batch_is_told_by_device_and_accumulation():
     )
 
 
-def test_data_and_devices_in_words():
+def test_data_in_words():
     data = Data(train=None, held_out=None, train_images=50_000, held_out_images=10_000)
     assert data_line(Config(), data) == (
         "data: photos, 50,000 images to train on and 10,000 to evaluate on, at 32x32"
     )
-    assert re.fullmatch(r"devices: 4 x cpu \(cpu\) in 1 process", devices_line())
+
+
+@pytest.mark.parametrize(
+    ("loaded", "kernels"), [(True, "with C"), (False, "without C.*ops.native` builds")]
+)
+def test_devices_in_words(monkeypatch, loaded, kernels):
+    monkeypatch.setattr(library, "loaded", lambda: loaded)
+    line = rf"devices: 4 x cpu \(cpu\) in 1 process, {kernels}.*"
+    assert re.fullmatch(line, devices_line())
 
 
 def test_parameters_are_those_of_the_paper():

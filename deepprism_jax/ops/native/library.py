@@ -1,0 +1,93 @@
+"""Where the compiled kernels lie, how they are compiled and made known to JAX."""
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from importlib.metadata import version
+from pathlib import Path
+
+import jax
+
+SOURCES = ("prism.cc", "group_norm.cc")
+HANDLERS = ("deepprism_prism", "deepprism_group_norm", "deepprism_group_norm_gradient")
+COMPILERS = ("c++", "g++", "clang++")
+BUILD = "python -m deepprism_jax.ops.native"
+
+_HERE = Path(__file__).parent
+
+
+class BuildError(RuntimeError):
+    """The kernels could not be compiled; the message says why."""
+
+
+def path() -> Path:
+    """Return where the compiled kernels of this source, jaxlib and processor lie."""
+    key = hashlib.sha256()
+    for source in ("vector.h", *SOURCES):
+        key.update((_HERE / source).read_bytes())
+    key.update(f"{version('jaxlib')} {_processor()}".encode())
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "deepprism_jax" / f"kernels-{key.hexdigest()[:16]}.so"
+
+
+def _processor() -> str:
+    """Return what a program compiled for this very processor depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    flags = [line for line in lines if line.startswith(("flags", "Features"))]
+    return " ".join([platform.machine(), *flags[:1]])
+
+
+def build() -> Path:
+    """Compile the kernels for this machine and return where they lie.
+
+    Raises:
+        BuildError: there is no C++ compiler, or it fails.
+    """
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
+    if compiler is None:
+        raise BuildError(
+            f"no C++ compiler was found (tried {', '.join(COMPILERS)}); install one, "
+            "for example Debian's package g++, or name it in CXX"
+        )
+    target = path()
+    tuning = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            library = Path(scratch) / target.name
+            command = [compiler, "-std=c++17", "-O3", tuning, "-shared", "-fPIC", "-w"]
+            command += ["-isystem", jax.ffi.include_dir(), "-o", str(library)]
+            command += [str(_HERE / source) for source in SOURCES]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise BuildError(f"{compiler} failed:\n{done.stderr.strip()}")
+            library.replace(target)  # at once: another process may be reading
+    except OSError as error:
+        raise BuildError(f"the kernels could not be built: {error}") from error
+    return target
+
+
+@functools.cache
+def loaded() -> bool:
+    """Return whether the kernels are there; known to JAX from the first call on.
+
+    `DEEPPRISM_NATIVE=0` in the environment does without them.
+    """
+    if os.environ.get("DEEPPRISM_NATIVE") == "0":
+        return False
+    try:
+        library = ctypes.CDLL(str(path()))
+    except OSError:
+        return False
+    for name in HANDLERS:
+        handler = jax.ffi.pycapsule(getattr(library, name))
+        jax.ffi.register_ffi_target(name, handler, platform="cpu")
+    return True
