@@ -25,6 +25,7 @@ JSON_ITEMS = ("config", "data")
 MANIFEST = "manifest.json"
 
 _SAVING = ".saving"
+_DELETED = ".deleted"
 
 
 class UnreadableError(Exception):
@@ -55,9 +56,7 @@ def save_items(path: str | Path, items: Mapping[str, Any]) -> None:
                 "files": {file: _fingerprint(saving / file) for file in _files(saving)},
             }
             (saving / MANIFEST).write_text(json.dumps(manifest))
-            if path.exists():
-                shutil.rmtree(path)
-            saving.rename(path)
+            replace_directory(path, saving)
     except (OSError, ValueError, RuntimeError) as error:
         # TensorStore reports a full disk as ValueError("RESOURCE_EXHAUSTED: ...").
         # What it wrote goes, for the room it takes may be what is missing.
@@ -86,6 +85,28 @@ def load_items(path: str | Path, targets: Mapping[str, Any]) -> dict[str, Any]:
         raise UnreadableError(root_cause(error)) from None
 
 
+def replace_directory(path: Path, new: Path) -> None:
+    """Rename the directory `new` to `path` and delete what was there.
+
+    What was there is renamed to `path` + ".deleted" first, and back if the second
+    renaming fails: whenever the process is killed, one of the two is complete.
+
+    Raises:
+        OSError: `path` could not be replaced; it is as it was.
+    """
+    old = path.with_name(path.name + _DELETED)
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
 def steps(directory: str | Path) -> list[int]:
     """Return the steps that have a complete checkpoint, oldest first."""
     directory = Path(directory)
@@ -108,20 +129,6 @@ def flatten_names(tree: Mapping[Any, Any]) -> dict[str, Any]:
         else:
             flat[str(key)] = value
     return flat
-
-
-def unflatten_names(flat: Mapping[str, Any], like: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the values of `flat` in the nesting of `like`, with its keys."""
-
-    def fill(tree: Mapping[Any, Any], prefix: str) -> dict[Any, Any]:
-        return {
-            key: fill(value, f"{prefix}{key}.")
-            if isinstance(value, Mapping)
-            else flat[f"{prefix}{key}"]
-            for key, value in tree.items()
-        }
-
-    return fill(like, "")
 
 
 def root_cause(error: BaseException) -> str:

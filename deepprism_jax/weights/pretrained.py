@@ -21,13 +21,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 import deepprism_jax
+from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.weights.items import (
     UnreadableError,
-    flatten_names,
     load_items,
+    replace_directory,
     save_items,
     steps,
-    unflatten_names,
 )
 
 Model = TypeVar("Model")
@@ -36,6 +36,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 ORBAX = "orbax"
 CHECKPOINTS = "checkpoints"
+
+named_values = values_of
 
 log = logging.getLogger(__name__)
 
@@ -62,11 +64,6 @@ def describe(model: Any) -> dict[str, Any]:
     }
 
 
-def named_values(model: Any) -> dict[str, Any]:
-    """Return all values of a model, parameters and buffers, by dotted names."""
-    return flatten_names(nnx.to_pure_dict(nnx.state(model)))
-
-
 def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
     """Export a model to a directory, all of it or nothing; every process must call.
 
@@ -84,7 +81,7 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
         raise FileExistsError(
             f"{path} holds something else than an export: choose another directory"
         )
-    values = {name: np.asarray(x) for name, x in named_values(model).items()}
+    values = {name: np.asarray(x) for name, x in values_of(model).items()}
     part, writes = path.with_name(f"{path.name}.part"), jax.process_index() == 0
     try:
         if writes:
@@ -94,9 +91,7 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
         if writes:
             save_file(values, part / WEIGHTS)
             (part / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
-            if path.exists():
-                shutil.rmtree(path)
-            part.rename(path)
+            replace_directory(path, part)
     except SafetensorError as error:
         raise OSError(f"{part / WEIGHTS}: {error}") from error
     finally:
@@ -111,13 +106,13 @@ def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
     be read is passed over for the one before, with a warning.
 
     Raises:
-        FileNotFoundError: the path is neither.
+        FileNotFoundError: the path is neither, or a run without a checkpoint to read.
         ValueError: the files are damaged, hold another class, or do not fit.
     """
     path = Path(path).absolute()
-    if (path / CHECKPOINTS).is_dir():
+    if _is_run(path):
         return _from_run(cls, path)
-    model = _make(cls, _read_description(path), path)
+    network = _make(cls, _read_description(path), path)
     if (path / WEIGHTS).is_file():
         try:
             values = load_file(path / WEIGHTS)
@@ -125,29 +120,29 @@ def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
             raise ValueError(f"{path / WEIGHTS} is damaged: {error}") from None
     elif (path / ORBAX).is_dir():
         try:
-            values = load_items(path / ORBAX, {"params": _target(model)})["params"]
+            values = load_items(path / ORBAX, {"params": _target(network)})["params"]
         except UnreadableError as error:
             raise ValueError(f"{path / ORBAX} cannot be read: {error}") from None
     else:
         raise FileNotFoundError(f"{path} has no {WEIGHTS} and no {ORBAX}/")
-    return _fill(model, values, path)
+    return _fill(network, values, path)
 
 
 def class_name(path: str | os.PathLike[str]) -> str:
     """Return the name of the class that an export or a training run holds.
 
     Raises:
-        FileNotFoundError: the path is neither.
+        FileNotFoundError: the path is neither, or a run without a checkpoint to read.
         ValueError: it cannot be read.
     """
     path = Path(path).absolute()
-    if not (path / CHECKPOINTS).is_dir():
+    if not _is_run(path):
         return _read_description(path)["class"]
-    for step in reversed(steps(path / CHECKPOINTS)):
+    for step in _checkpoints(path):
         where = path / CHECKPOINTS / str(step)
         with contextlib.suppress(UnreadableError):
             return load_items(where, {"config": None})["config"]["model"]["class"]
-    raise FileNotFoundError(f"{path} has no checkpoint to load")
+    raise FileNotFoundError(f"{path} has no checkpoint that can be read")
 
 
 def _read_description(path: Path) -> dict[str, Any]:
@@ -168,51 +163,54 @@ def _read_description(path: Path) -> dict[str, Any]:
 
 def _from_run(cls: type[Model], path: Path) -> Model:
     """Load the newest readable `ema`, by the description in its `config`."""
-    problem = "it has none yet"
-    directory = path / CHECKPOINTS
-    for step in reversed(steps(directory)):
-        where = directory / str(step)
+    problem = ""
+    for step in _checkpoints(path):
+        where = path / CHECKPOINTS / str(step)
         try:
             description = load_items(where, {"config": None})["config"]["model"]
-            model = _make(cls, description, where)
-            values = load_items(where, {"ema": _target(model)})["ema"]
+            network = _make(cls, description, where)
+            values = load_items(where, {"ema": _target(network)})["ema"]
         except UnreadableError as error:
             problem = f"checkpoint {step}: {error}"
             log.warning("%s cannot be read, taking the one before: %s", where, error)
         else:
-            return _fill(model, values, where)
-    raise FileNotFoundError(f"{path} has no checkpoint to load: {problem}")
+            return _fill(network, values, where)
+    raise FileNotFoundError(f"{path} has no checkpoint that can be read: {problem}")
 
 
-def _make(cls: Any, description: Mapping[str, Any], path: Path) -> Any:
-    """Return the module with the description's options and abstract values."""
+def _checkpoints(path: Path) -> list[int]:
+    """Return the steps of a training run's checkpoints, newest first."""
+    if found := steps(path / CHECKPOINTS):
+        return found[::-1]
+    raise FileNotFoundError(
+        f"{path} has no checkpoint yet; wait for the first one of its run"
+    )
+
+
+def _make(cls: Any, description: Mapping[str, Any], path: Path) -> Functional:
+    """Return the structure of the module that the description's options make."""
     name, options = description["class"], dict(description["options"])
     if name != cls.__name__:
         raise ValueError(
             f"{path} holds {name}, not {cls.__name__}: call {name}.from_pretrained"
         )
     try:
-        return nnx.eval_shape(lambda: cls(**options, rngs=nnx.Rngs(0)))
+        return Functional(nnx.eval_shape(lambda: cls(**options, rngs=nnx.Rngs(0))))
     except TypeError as error:
         raise ValueError(
             f"{path} does not suit deepprism_jax {deepprism_jax.__version__}: {error}"
         ) from None
 
 
-def _target(model: Any) -> dict[str, jax.ShapeDtypeStruct]:
+def _target(network: Functional) -> dict[str, jax.ShapeDtypeStruct]:
     """Return where and as what a model's values are to be restored."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
-        for name, x in named_values(model).items()
-    }
+    return {name: x.update(sharding=here) for name, x in network.shapes.items()}
 
 
-def _fill(model: Any, values: Mapping[str, Any], path: Path) -> Any:
-    """Return the abstract model with the values in it."""
-    graphdef, state = nnx.split(model)
-    pure = nnx.to_pure_dict(state)
-    expected = flatten_names(pure)
+def _fill(network: Functional, values: Mapping[str, Any], path: Path) -> Any:
+    """Return the model with the values in it."""
+    expected = network.shapes
     for verb, names in (
         ("lacks", expected.keys() - values.keys()),
         ("has in excess", values.keys() - expected.keys()),
@@ -226,13 +224,27 @@ def _fill(model: Any, values: Mapping[str, Any], path: Path) -> Any:
                 f"{path}: {name} has shape {values[name].shape}, the options in "
                 f"{CONFIG} ask for {x.shape}"
             )
-    arrays = {name: jax.numpy.asarray(x) for name, x in values.items()}
-    nnx.replace_by_pure_dict(state, unflatten_names(arrays, pure))
-    return nnx.merge(graphdef, state)
+    return network.bind({name: jax.numpy.asarray(x) for name, x in values.items()})
+
+
+def _config_keys(path: Path) -> set[str]:
+    """Return the keys of a directory's `config.json`; none where it is no such file."""
+    try:
+        return set(json.loads((path / CONFIG).read_text()))
+    except (OSError, ValueError, TypeError):
+        return set()
+
+
+def _is_run(path: Path) -> bool:
+    """Say whether this is a training run, before its first checkpoint too."""
+    return (path / CHECKPOINTS).is_dir() or "config" in _config_keys(path)
 
 
 def _is_export(path: Path) -> bool:
     """Say whether a directory holds nothing but an export of before, if anything."""
     if not path.is_dir():
         return False
-    return {p.name for p in path.iterdir()} <= {CONFIG, WEIGHTS, ORBAX}
+    names = {p.name for p in path.iterdir()}
+    # Other libraries name their files alike.
+    ours = _config_keys(path) >= {"class", "options", "deepprism_jax"}
+    return not names or (ours and names <= {CONFIG, WEIGHTS, ORBAX})

@@ -1,4 +1,5 @@
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -11,10 +12,10 @@ from deepprism_jax.weights.items import (
     flatten_names,
     half_written,
     load_items,
+    replace_directory,
     root_cause,
     save_items,
     steps,
-    unflatten_names,
 )
 
 TREE = {
@@ -132,6 +133,37 @@ def test_what_a_writer_is_denied_is_an_oserror_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("leftover", [False, True])
+def test_a_directory_is_gone_only_once_another_has_its_name(tmp_path, leftover):
+    path, new = tmp_path / "7", tmp_path / "new"
+    path.mkdir()
+    (path / "old").touch()
+    if leftover:
+        (tmp_path / "7.deleted" / "part").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError):
+        replace_directory(path, new)
+    assert (path / "old").exists()
+    new.mkdir()
+    replace_directory(path, new)
+    assert [p.name for p in tmp_path.rglob("*")] == ["7"]
+
+
+def test_a_kill_while_replacing_leaves_both_complete(saved, monkeypatch):
+    def kill(path, target):
+        if path.name.endswith(".saving"):
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    rename = Path.rename
+    monkeypatch.setattr(Path, "rename", kill)
+    with pytest.raises(KeyboardInterrupt):
+        save_items(saved, {"state": TREE})
+    names = {"7.deleted", "7.saving"}
+    assert {p.name for p in saved.parent.iterdir()} == names
+    for name in names:
+        load_items(saved.parent / name, {"state": target(TREE)})
+
+
 def test_steps_knows_complete_from_half_written(tmp_path):
     for name in ("10", "9", "12.saving", "13.saving.orbax-checkpoint-tmp", "notes"):
         (tmp_path / name).mkdir()
@@ -142,12 +174,9 @@ def test_steps_knows_complete_from_half_written(tmp_path):
     assert half_written(tmp_path / "nowhere") == []
 
 
-def test_names_are_dotted_and_come_back():
+def test_names_are_dotted():
     flat = flatten_names({"encoder": {0: {"bias": 1}, 1: {"bias": 2}}, "z": 3})
     assert flat == {"encoder.0.bias": 1, "encoder.1.bias": 2, "z": 3}
-    nested = {"encoder": {0: {"bias": 0}, 1: {"bias": 0}}, "z": 0}
-    filled = unflatten_names(flat, nested)
-    assert filled == {"encoder": {0: {"bias": 1}, 1: {"bias": 2}}, "z": 3}
 
 
 def test_root_cause_is_one_line():

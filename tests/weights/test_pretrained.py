@@ -1,5 +1,6 @@
 import json
 import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,7 @@ from flax import nnx
 from safetensors.numpy import load_file, save_file
 
 import deepprism_jax
+from deepprism_jax.layers.functional import values_of
 from deepprism_jax.models import AutoencoderVQ
 from deepprism_jax.weights.items import save_items
 from deepprism_jax.weights.pretrained import (
@@ -17,7 +19,6 @@ from deepprism_jax.weights.pretrained import (
     class_name,
     describe,
     from_pretrained,
-    named_values,
     save_pretrained,
 )
 
@@ -62,7 +63,7 @@ def checkpoint(workdir, step, model):
     (workdir / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     save_items(
         workdir / CHECKPOINTS / str(step),
-        {"ema": named_values(model), "config": {"model": describe(model)}},
+        {"ema": values_of(model), "config": {"model": describe(model)}},
     )
 
 
@@ -103,10 +104,8 @@ def test_an_autoencoder_comes_back_with_its_codebook(tmp_path):
     again = AutoencoderVQ.from_pretrained(str(tmp_path / "model"))
     assert again.options == model.options
     assert again.options["codebook_update"] == "gradient"
-    assert "codebook.usage" in named_values(again)
-    jax.tree.map(
-        np.testing.assert_array_equal, named_values(again), named_values(model)
-    )
+    assert "codebook.usage" in values_of(again)
+    jax.tree.map(np.testing.assert_array_equal, values_of(again), values_of(model))
 
 
 def test_an_export_is_replaced_and_nothing_else_is(export, line, tmp_path):
@@ -122,7 +121,21 @@ def test_an_export_is_replaced_and_nothing_else_is(export, line, tmp_path):
     with pytest.raises(FileExistsError, match="holds something else"):
         line.save_pretrained(tmp_path / "file")
     assert (export / "notes.txt").read_text() == "mine"
-    assert not list(tmp_path.glob("*.part"))
+    assert {p.name for p in tmp_path.iterdir()} == {"export", "empty", "file"}
+
+
+@pytest.mark.parametrize(
+    "config", [None, "{", "[]", '{"model_type": "bert"}', '{"class": 1, "options": 2}']
+)
+def test_the_files_of_another_library_are_not_replaced(tmp_path, line, config):
+    there = tmp_path / "bert"
+    there.mkdir()
+    (there / "model.safetensors").write_text("mine")
+    if config is not None:
+        (there / "config.json").write_text(config)
+    with pytest.raises(FileExistsError, match="holds something else"):
+        line.save_pretrained(there)
+    assert (there / "model.safetensors").read_text() == "mine"
 
 
 def test_a_failed_export_leaves_the_old_one(export, line, monkeypatch):
@@ -134,6 +147,21 @@ def test_a_failed_export_leaves_the_old_one(export, line, monkeypatch):
     monkeypatch.setattr("deepprism_jax.weights.pretrained.save_items", full)
     with pytest.raises(OSError, match="No space left"):
         save_pretrained(line, export)
+    np.testing.assert_array_equal(Line.from_pretrained(export)(X), before)
+    assert [p.name for p in export.parent.iterdir()] == ["export"]
+
+
+def test_an_export_that_cannot_be_renamed_leaves_the_old_one(export, line, monkeypatch):
+    def refuse(path, target):
+        if path.name.endswith(".part"):
+            raise PermissionError(13, "Permission denied")
+        return rename(path, target)
+
+    rename, before = Path.rename, line(X)
+    line.usage[...] = line.usage[...] + 1
+    monkeypatch.setattr(Path, "rename", refuse)
+    with pytest.raises(PermissionError):
+        line.save_pretrained(export)
     np.testing.assert_array_equal(Line.from_pretrained(export)(X), before)
     assert [p.name for p in export.parent.iterdir()] == ["export"]
 
@@ -195,10 +223,14 @@ def test_errors_are_one_line_and_name_the_value(export, tmp_path):
 
 
 def test_a_run_without_a_readable_checkpoint_says_so(tmp_path, line):
-    (tmp_path / CHECKPOINTS).mkdir()
-    fail(tmp_path, "no checkpoint to load: it has none yet", FileNotFoundError)
+    (tmp_path / "config.json").write_text('{"deepprism_jax": "0.1", "config": {}}')
+    for _ in range(2):  # without and with a directory for them
+        fail(tmp_path, "has no checkpoint yet; wait for the first", FileNotFoundError)
+        with pytest.raises(FileNotFoundError, match="has no checkpoint yet"):
+            class_name(tmp_path)
+        (tmp_path / CHECKPOINTS).mkdir(exist_ok=True)
     checkpoint(tmp_path, 3, line)
     (tmp_path / CHECKPOINTS / "3" / "manifest.json").unlink()
     fail(tmp_path, "checkpoint 3: manifest.json is missing", FileNotFoundError)
-    with pytest.raises(FileNotFoundError, match="no checkpoint to load"):
+    with pytest.raises(FileNotFoundError, match="no checkpoint that can be read"):
         class_name(tmp_path)
