@@ -4,7 +4,6 @@ from functools import partial
 
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.initializers import (
@@ -13,6 +12,7 @@ from deepprism_jax.layers.initializers import (
     group_kernel,
     reducing_kernel,
 )
+from deepprism_jax.ops.grouped import grouped_conv
 
 
 class Conv(nnx.Module):
@@ -49,16 +49,12 @@ class Conv(nnx.Module):
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
         """Apply to a feature map [..., H, W, C_in] -> [..., H', W', C_out]."""
         dtype = self.dtype or x.dtype
-        kernel = self.kernel[...].astype(dtype)
-        half = kernel.shape[0] // 2
         batch = x.shape[:-3]
-        y = lax.conv_general_dilated(
+        y = grouped_conv(
             x.astype(dtype).reshape(-1, *x.shape[-3:]),
-            kernel,
-            window_strides=(self.strides, self.strides),
-            padding=[(half, half), (half, half)],
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
+            self.kernel[...].astype(dtype),
+            groups=self.groups,
+            strides=self.strides,
         )
         if self.bias is not None:
             y = y + self.bias[...].astype(dtype)
