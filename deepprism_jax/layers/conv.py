@@ -1,6 +1,8 @@
 """The one place where a kind of convolution is chosen."""
 
+import operator
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -66,13 +68,15 @@ def make_conv(
         )
     if kernel_size < 1 or kernel_size % 2 == 0:
         raise ValueError(f"kernel_size={kernel_size} must be odd and positive")
+    in_channels = _positive("in_channels", in_channels)
+    out_channels = _positive("out_channels", out_channels)
+    shape = (in_channels, out_channels)
     common: dict[str, Any] = {
-        "strides": strides,
+        "strides": _positive("strides", strides),
         "use_bias": use_bias,
         "dtype": dtype,
         "rngs": rngs,
     }
-    shape = (in_channels, out_channels)
     if kind == "dense":
         return Conv(*shape, kernel_size=kernel_size, **common)
     if kind == "group":
@@ -109,6 +113,13 @@ def make_conv(
 def conv_factory(kind: ConvKind, **options) -> ConvFactory:
     """`make_conv` with the kind and its options filled in, for models to call."""
     return partial(make_conv, kind, **options)
+
+
+def _positive(name: str, value: Any) -> int:
+    with suppress(TypeError):
+        if (number := operator.index(value)) >= 1:
+            return number
+    raise ValueError(f"{name}={value} must be one positive integer")
 
 
 def _require_groups(groups: int, in_channels: int, out_channels: int) -> None:

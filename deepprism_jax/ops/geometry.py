@@ -5,7 +5,8 @@ channel `f * D + d` is field f at position d of the channel axis. So concatenati
 one-field maps along the channels makes a two-field map.
 """
 
-from typing import Literal, NamedTuple, get_args
+import operator
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -86,14 +87,22 @@ def geometry_of(
             f"C={channels} channels are not a multiple of F_in={fields} fields; "
             f"choose fields that divide {channels}"
         )
-    pair = (strides, strides) if isinstance(strides, int) else tuple(strides)
-    if len(pair) != 2 or min(pair) < 1:
-        raise ValueError(f"strides={strides} must be one or two positive integers")
     return Geometry(
         height=x.shape[-3],
         width=x.shape[-2],
         depth=channels // fields,
         kernel_shape=(rows, columns, taps, fields, fields_out),
         padding=channel_padding,
-        strides=pair,
+        strides=_pair(strides),
     )
+
+
+def _pair(strides: Any) -> tuple[int, int]:
+    both = strides if isinstance(strides, tuple | list) else (strides, strides)
+    try:
+        rows, columns = map(operator.index, both)
+    except (TypeError, ValueError):
+        rows = columns = 0
+    if min(rows, columns) < 1:
+        raise ValueError(f"strides={strides} must be one or two positive integers")
+    return rows, columns

@@ -216,11 +216,33 @@ def without_type_checks():
             "multiples of the depth 32; choose widths that divide each other, more "
             "fields, or 'dense'",
         ),
+        *(
+            (kind, channels, options, message)
+            for kind in KINDS
+            for channels, options, message in [
+                ((8, 8), {"strides": 0}, "strides=0 must be one positive integer"),
+                (
+                    *((8, 8), {"strides": (2, 1)}),
+                    "strides=(2, 1) must be one positive integer",
+                ),
+                ((0, 8), {}, "in_channels=0 must be one positive integer"),
+                ((8, 0), {}, "out_channels=0 must be one positive integer"),
+            ]
+        ),
     ],
 )
 def test_errors_say_why_and_what_would_do(kind, channels, options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         make_conv(kind, *channels, rngs=nnx.Rngs(0), **options)
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("kind", KINDS)
+def test_numpy_integers_are_integers(kind):
+    numbers = [np.int64(n) for n in (8, 8, 2)]
+    options = {"groups": 4, "rank": 4, "strides": numbers[2]}
+    _, y = traced(kind, *numbers[:2], (1, 4, 4, 8), **options)
+    assert y.shape == (1, 2, 2, 8)
 
 
 def test_factory_fills_in_the_kind_and_its_options():
