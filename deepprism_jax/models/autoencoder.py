@@ -244,6 +244,14 @@ class Autoencoder(PretrainedMixin, nnx.Module):
                 f"{max(width // self.factor, 1) * self.factor}"
             )
 
+    def check_code(self, shape: tuple[int, ...]) -> None:
+        """Raise ValueError where codes [..., H/f, W/f, z] do not fit the network."""
+        if shape[-1] != self.options["z_channels"]:
+            raise ValueError(
+                f"codes have {shape[-1]} channels, the autoencoder was made for "
+                f"{self.options['z_channels']}: set z_channels={shape[-1]}"
+            )
+
     def moments_of(self, x: Image) -> jax.Array:
         """Output of the encoder, float32: [..., H/f, W/f, moments * z]."""
         self.check_image(x.shape)
@@ -251,6 +259,7 @@ class Autoencoder(PretrainedMixin, nnx.Module):
 
     def decode_features(self, z: Latent) -> jax.Array:
         """Features [..., H, W, width] from which `decode` makes the image."""
+        self.check_code(z.shape)
         return self.decoder.features(_apply(self.post_quant_conv, z))
 
     def decode(self, z: Latent) -> Image:

@@ -186,6 +186,14 @@ def test_images_must_fit(shape, message):
             run(jnp.zeros(shape))
 
 
+def test_codes_must_fit():
+    model = make(z_channels=5)
+    message = "codes have 3 channels, the autoencoder was made for 5: set z_channels=3"
+    for run in (model.decode, model.decode_features):
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            run(jnp.zeros((1, 4, 4, 3)))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
