@@ -7,6 +7,7 @@ Every field can be overridden on the command line by its dotted name, for exampl
 from dataclasses import dataclass, field
 from typing import Literal
 
+# As in `layers.conv`, which is not imported here: `--help` does without JAX.
 ConvKind = Literal[
     "dense",
     "group",
@@ -59,8 +60,7 @@ class DataConfig:
     """Where images come from and how they become batches."""
 
     source: Literal["photos", "folder", "cifar10", "tfds"] = "photos"
-    """Photographs inside scikit-image and scikit-learn, an image folder, the official
-    CIFAR-10 binary directory, or a prepared TFDS data set."""
+    """Photographs of installed packages, image folder, CIFAR-10 files, or TFDS."""
     path: str = ""
     """Folder of images, CIFAR-10 directory, or TFDS `data_dir`."""
     name: str = ""
@@ -70,8 +70,7 @@ class DataConfig:
     channels: int = 3
     """Image channels: 1 grayscale, 3 RGB, 4 RGBA; images are converted."""
     resize: Literal["cover", "keep"] = "cover"
-    """How `folder` and `tfds` bring images to size before the crop: every image just
-    large enough for it (as LDM does for ImageNet), or only enlarge those too small."""
+    """`folder` and `tfds`: scale images to just cover the crop, or keep larger ones."""
     crop: Literal["random", "center"] = "random"
     """How a training image larger than `image_size` is cut."""
     flip: bool = True
@@ -79,8 +78,7 @@ class DataConfig:
     train_split: str = "train"
     """Split to train on; see `eval_split`."""
     eval_split: str = "test"
-    """Split to evaluate on: `test` of photos and cifar10, a TFDS split, or for `folder`
-    a sub-folder or `.`, the folder itself; in parts as `.[:90%]` and `.[90%:]`."""
+    """Split to evaluate on; of `folder` a sub-folder, `.`, or a part as `.[90%:]`."""
 
 
 @dataclass(frozen=True)
@@ -131,6 +129,12 @@ class DiscriminatorConfig:
     """Channels after the first layer."""
     layers: int = 0
     """Strided layers; 0 chooses 2 up to 32 px and 3 above."""
+    fields: int = 1
+    """Fields F of `deepprism`; must divide `width`."""
+    groups: int = 32
+    """Groups of the `group` kind; must divide `width`."""
+    rank: int = 16
+    """Rank of the `low_rank` kind; at most `width`."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,10 @@
 """From a configuration to the networks it names."""
 
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+
 from flax import nnx
 
 from deepprism_jax.losses import PerceptualDistance
@@ -9,8 +14,27 @@ from deepprism_jax.training.config import Config
 from deepprism_jax.weights.torchvision import load_perceptual_distance
 
 
+@contextlib.contextmanager
+def naming_options(config: Config, group: str) -> Iterator[None]:
+    """Name values in a ValueError by their options, `--model.rank=9` for `rank=9`."""
+    try:
+        yield
+    except ValueError as error:
+        fields = [field.name for field in dataclasses.fields(getattr(config, group))]
+        named = re.sub(
+            rf"(?<![\w.-])({'|'.join(fields)})=",
+            lambda match: f"--{group}.{match[1].replace('_', '-')}=",
+            str(error),
+        )
+        raise ValueError(named) from error
+
+
 def make_autoencoder(config: Config, rngs: nnx.Rngs) -> AutoencoderKL | AutoencoderVQ:
-    """The autoencoder of `config.model` for images of `config.data`."""
+    """The autoencoder of `config.model` for images of `config.data`.
+
+    Raises:
+        ValueError: the values contradict each other; names the options.
+    """
     model = config.model
     options = {
         "image_channels": config.data.channels,
@@ -28,28 +52,37 @@ def make_autoencoder(config: Config, rngs: nnx.Rngs) -> AutoencoderKL | Autoenco
         "norm_groups": model.norm_groups,
         "dtype": config.train.dtype,
     }
-    if model.latent == "kl":
-        return AutoencoderKL(**options, rngs=rngs)
-    return AutoencoderVQ(
-        **options,
-        codebook_size=model.codebook_size,
-        codebook_update=model.codebook_update,
-        rngs=rngs,
-    )
+    with naming_options(config, "model"):
+        if model.latent == "kl":
+            return AutoencoderKL(**options, rngs=rngs)
+        return AutoencoderVQ(
+            **options,
+            codebook_size=model.codebook_size,
+            codebook_update=model.codebook_update,
+            rngs=rngs,
+        )
 
 
 def make_discriminator(config: Config, rngs: nnx.Rngs) -> PatchDiscriminator:
-    """The discriminator of `config.discriminator` for images of `config.data`."""
+    """The discriminator of `config.discriminator` for images of `config.data`.
+
+    Raises:
+        ValueError: the values contradict each other; names the options.
+    """
     critic = config.discriminator
-    return PatchDiscriminator(
-        image_channels=config.data.channels,
-        width=critic.width,
-        layers=critic.layers or default_layers(config.data.image_size),
-        conv=critic.conv,
-        channel_padding=config.model.channel_padding,
-        dtype=config.train.dtype,
-        rngs=rngs,
-    )
+    with naming_options(config, "discriminator"):
+        return PatchDiscriminator(
+            image_channels=config.data.channels,
+            width=critic.width,
+            layers=critic.layers or default_layers(config.data.image_size),
+            conv=critic.conv,
+            fields=critic.fields,
+            groups=critic.groups,
+            rank=critic.rank,
+            channel_padding=config.model.channel_padding,
+            dtype=config.train.dtype,
+            rngs=rngs,
+        )
 
 
 def make_perceptual(config: Config) -> PerceptualDistance | None:

@@ -91,6 +91,9 @@ _LEAST = {
     "loss.lecam_weight": 0,
     "discriminator.width": 1,
     "discriminator.layers": 0,
+    "discriminator.fields": 1,
+    "discriminator.groups": 1,
+    "discriminator.rank": 1,
     "optimizer.weight_decay": 0,
     "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0,
@@ -171,8 +174,10 @@ def _adversarial(loss: LossConfig, steps: int) -> Iterator[str]:
 
 
 def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
-    if not 0 < optimizer.learning_rate < math.inf:
-        yield f"optimizer.learning_rate={optimizer.learning_rate} must be above 0"
+    for field in ("learning_rate", "discriminator_ratio"):
+        if not 0 < getattr(optimizer, field) < math.inf:
+            value = getattr(optimizer, field)
+            yield f"optimizer.{field}={value} must be a number above 0"
     for field in ("b1", "b2"):
         if not 0 <= getattr(optimizer, field) < 1:
             yield f"optimizer.{field}={getattr(optimizer, field)} must lie in [0, 1)"

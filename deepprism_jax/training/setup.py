@@ -3,9 +3,11 @@
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from deepprism_jax.data import eval_batches, make_source, train_batches
 from deepprism_jax.training.config import Config, DataConfig
+from deepprism_jax.training.networks import naming_options
 from deepprism_jax.training.preflight import check, check_files, refusing
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.trainer import Trainer
@@ -32,8 +34,25 @@ def make_trainer(config: Config) -> Trainer:
     check_files(config)
     with refusing():
         trainer = Trainer(config, make_mesh())
-        trainer.model.check_image((*config.data.image_size, config.data.channels))
+        check_images(trainer)
     return trainer
+
+
+def check_images(trainer: Trainer) -> None:
+    """Check that every network of a run takes its images; nothing is computed.
+
+    Raises:
+        ValueError: one does not; says which images it takes.
+    """
+    data = trainer.config.data
+    shape = (*data.image_size, data.channels)
+    trainer.model.check_image(shape)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    if (critic := trainer.discriminator) is not None:
+        with naming_options(trainer.config, "discriminator"):
+            jax.eval_shape(lambda v, x: critic.bind(v)(x), critic.shapes, images)
+    if (distance := trainer.perceptual) is not None:
+        jax.eval_shape(distance.network.apply, distance.params, images)
 
 
 def open_data(config: Config) -> Data:

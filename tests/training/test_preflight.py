@@ -80,7 +80,10 @@ def test_the_default_config_passes():
         ),
         ({"loss__r1_weight": 1.0}, r"r1_weight=1.0 regularises a discriminator"),
         ({"loss__lecam_weight": 1.0}, r"lecam_weight=1.0 regularises a discriminator"),
-        ({"optimizer__learning_rate": 0.0}, r"learning_rate=0.0 must be above 0"),
+        ({"optimizer__learning_rate": 0.0}, r"learning_rate=0.0 must be a number"),
+        ({"optimizer__discriminator_ratio": -1.0}, r"discriminator_ratio=-1.0 must"),
+        ({"optimizer__discriminator_ratio": math.nan}, r"discriminator_ratio=nan must"),
+        ({"discriminator__rank": 0}, r"discriminator.rank=0 must be a number from 1"),
         ({"optimizer__b2": 1.0}, r"optimizer.b2=1.0 must lie in"),
         (
             {"optimizer__weight_decay": 0.1},
