@@ -17,7 +17,7 @@ from rich.progress import track
 
 from deepprism_jax.data import eval_batches
 from deepprism_jax.training import comparison
-from deepprism_jax.training.cli import report
+from deepprism_jax.training.cli import read, report
 from deepprism_jax.training.evaluation import compare
 from deepprism_jax.training.grids import save_grid
 from deepprism_jax.training.preflight import PreflightError, refusing
@@ -108,9 +108,8 @@ def measure(options: Options) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; 2 says that it was refused before any work."""
-    options = tyro.cli(Options, prog="eval.py", description=__doc__, args=argv)
     try:
-        measure(options)
+        measure(read(Options, argv, prog="eval.py", description=__doc__))
     except PreflightError as error:
         return report(error)
     return 0

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import jax
@@ -38,6 +39,7 @@ def load_main():
     assert spec is not None
     assert spec.loader is not None
     program = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = program  # help is read from the module's source
     spec.loader.exec_module(program)
     return program.main
 
@@ -166,6 +168,8 @@ def test_the_averaged_parameters_are_what_is_measured(workdir, export, tmp_path)
         (["{run}", "--limit", "-1"], "limit=-1"),
         (["{run}", "--source", "folder", "--path", "{run}/no"], "/no"),
         (["{run}", "--output", "{run}/config.json"], "config.json"),
+        (["{run}", "--splt", "x"], "unknown option --splt; perhaps you meant --split"),
+        ([], "Missing from eval.py: PATH"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message, workdir, export, capsys):

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from rich.console import Console
@@ -24,6 +24,8 @@ from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError
 
 PROGRAM = "train.py"
+
+OptionsT = TypeVar("OptionsT")
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,7 @@ class Run:
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Check everything, print parameters, learning rate and memory, and stop."""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
-    """This is one of several processes (TPU pod, Slurm, Open MPI, or named by the
-    variables JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID)."""
+    """This is one of several processes; docs/tpu.md tells how each knows its place."""
 
 
 def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
@@ -67,17 +68,31 @@ def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
     if name not in experiments:
         raise PreflightError(unknown("config", name, experiments))
     experiment = experiments[name]
-    default = Run(config=experiment.get_config(), workdir=f"runs/{name}")
+    return read(
+        Run,
+        overrides,
+        prog=f"{PROGRAM} {name}",
+        description=experiment.__doc__,
+        default=Run(config=experiment.get_config(), workdir=f"runs/{name}"),
+    )
+
+
+def read(options: type[OptionsT], argv: Sequence[str] | None, **how: Any) -> OptionsT:
+    """Return options as the arguments give them, those of the process if None.
+
+    Args:
+        options: a dataclass.
+        argv: arguments after the program's name.
+        how: further arguments of `tyro.cli`.
+
+    Raises:
+        PreflightError: an argument is unknown, missing, or of the wrong type.
+        SystemExit: help was asked for and has been printed.
+    """
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(
-                Run,
-                prog=f"{PROGRAM} {name}",
-                description=experiment.__doc__,
-                args=overrides,
-                default=default,
-            )
+            return tyro.cli(options, args=argv, **how)
     except SystemExit as stop:
         if stop.code in (None, 0):
             raise
@@ -120,9 +135,9 @@ def print_help(experiments: Mapping[str, ModuleType]) -> None:
 def one_line(box: str) -> str:
     """Return a message that tyro has drawn as a box as one line.
 
-    The box has a title, then the message, then between rules the nearest options or the
-    option's help, then where to read on. Where the terminal has no UTF-8 a rule is
-    under the title, and there is no edge.
+    The box has a title, then the message, then between rules the options nearest to
+    each unknown one or the option's help, then where to read on. Where the terminal has
+    no UTF-8 a rule is under the title, and there is no edge.
     """
     plain = re.sub(r"\x1b\[[0-9;]*m", "", box)
     parts: list[list[str]] = [[]]
@@ -139,12 +154,25 @@ def one_line(box: str) -> str:
     message = " ".join(parts[0])
     if not message:
         return "the command line was not understood"
-    message = re.sub(r"^Unrecognized options: ", "unknown option ", message)
-    for part in parts[1:]:
-        if part and part[0].startswith("Perhaps you meant"):
-            near = [row.split()[0].rstrip(",") for row in part if row.startswith("--")]
-            message += f"; perhaps you meant {' or '.join(near[:3])}"
-    return message.rstrip(".")
+    _, unrecognized, listed = message.partition("Unrecognized options: ")
+    if not unrecognized:
+        return message.rstrip(".")
+    words = listed.split(", ")
+    # The values of an unknown option are listed after it, or are a part of it.
+    names = [word.partition("=")[0] for word in words if word.startswith("--")] or words
+    near: dict[str, list[str]] = {}
+    for heading, *rows in filter(None, parts[1:]):
+        found = [row.split()[0].rstrip(",") for row in rows if row.startswith("--")]
+        if heading.startswith("Perhaps you meant"):
+            near[names[0]] = found
+        elif similar := re.match(r"Arguments similar to ([^=:]+)", heading):
+            near[similar[1]] = found
+    said = []
+    for name in names:
+        said.append(f"unknown option {name}")
+        if name in near:
+            said.append(f"perhaps you meant {' or '.join(near[name][:3])}")
+    return "; ".join(said)
 
 
 def report(error: PreflightError) -> int:

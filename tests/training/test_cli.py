@@ -1,3 +1,5 @@
+import dataclasses
+import inspect
 import re
 import shlex
 from types import ModuleType
@@ -79,6 +81,15 @@ def test_an_override_leaves_the_rest_of_the_config():
             ["quickstart", "--model.widht", "3"],
             ["--model.widht", "meant --model.width"],
         ),
+        (
+            ["quickstart", "--train.stepz", "3", "--model.wdth=-4", "--zzz"],
+            [
+                r"--train.stepz; perhaps you meant --train.steps .*; "
+                r"unknown option --model.wdth; perhaps you meant --model.width; "
+                r"unknown option --zzz$"
+            ],
+        ),
+        (["quickstart", "--data.imagesize", "3", "-4"], ["imagesize; .*image-size"]),
         (["quickstart", "--dry-rum"], ["--dry-rum", "meant --dry-run"]),
         (["quickstart", "--model.width", "abc"], ["--model.width", "'abc'", "int"]),
         (["quickstart", "--train.keep", "2.5"], ["--train.keep", "'2.5'"]),
@@ -120,6 +131,13 @@ def test_help_of_a_config_explains_every_field_with_its_default(capsys):
     assert "default: runs/cifar10_deepprism" in text
 
 
+def test_help_of_a_field_is_one_line():
+    """The line breaks of a longer docstring would stay in it."""
+    kinds = [cli.Run, *(field.type for field in dataclasses.fields(Config))]
+    for kind in kinds:
+        assert re.findall(r'^    """.*[^"\n]$', inspect.getsource(kind), re.M) == []
+
+
 BOX = """\
 ╭─ Unrecognized options ───────────────╮
 │ Unrecognized options: --model.widht, │
@@ -149,7 +167,7 @@ PLAIN = """\
 @pytest.mark.parametrize("drawing", [BOX, PLAIN, f"\x1b[31m{BOX}\x1b[0m"])
 def test_a_box_is_one_line_whatever_it_is_drawn_with(drawing):
     assert cli.one_line(drawing) == (
-        "unknown option --model.widht, 3; perhaps you meant --model.width"
+        "unknown option --model.widht; perhaps you meant --model.width"
     )
 
 
