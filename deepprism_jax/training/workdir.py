@@ -27,6 +27,7 @@ TENSORBOARD = "tensorboard"
 MODEL = "model"
 
 _LOCK = ".lock"
+_PART = f"{CONFIG}.part"
 
 MAY_CHANGE = (
     "train.steps",
@@ -87,7 +88,9 @@ def check_workdir(workdir: str | Path, config: Config, *, resume: bool) -> None:
     workdir = Path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise PreflightError(f"--workdir {workdir} is a file; choose a directory")
-    used = workdir.is_dir() and any(p.name != _LOCK for p in workdir.iterdir())
+    # Where several processes start one run, this one may find the first at its claim.
+    claimed = {_LOCK, _PART}
+    used = workdir.is_dir() and any(p.name not in claimed for p in workdir.iterdir())
     if not used:
         if resume:
             raise PreflightError(
@@ -147,7 +150,7 @@ def claim(workdir: str | Path, config: Config, *, resume: bool) -> Iterator[None
         _exclude_others(lock, workdir)
         check_workdir(workdir, config, resume=resume)
         record = {"deepprism_jax": deepprism_jax.__version__, "config": to_dict(config)}
-        part = workdir / f"{CONFIG}.part"
+        part = workdir / _PART
         with refusing():
             part.write_text(json.dumps(record, indent=2) + "\n")
             part.replace(workdir / CONFIG)
