@@ -100,6 +100,9 @@ def refused(capsys, tmp_path):
     return run
 
 
+ADVERSARIAL = ("--loss.adversarial-weight", "1", "--discriminator.width", "16")
+
+
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
@@ -110,8 +113,19 @@ def refused(capsys, tmp_path):
         (["quickstart", "--model.norm-groups", "7"], "must divide model.width=64"),
         (["quickstart", "--data.image-size", "30", "32"], "nearest is (32, 32)"),
         (["quickstart", "--train.batch-size", "6"], "divisible by 4 devices"),
-        (["quickstart", "--model.conv", "group", "--model.groups", "7"], "groups=7"),
-        (["quickstart", "--model.fields", "5"], "fields=5 must divide"),
+        (
+            ["quickstart", "--model.conv", "group", "--model.groups", "7"],
+            "--model.groups=7",
+        ),
+        (["quickstart", "--model.fields", "5"], "--model.fields=5 must divide"),
+        (
+            ["quickstart", *ADVERSARIAL, "--discriminator.conv", "group"],
+            "--discriminator.groups=32 must divide C_in=16",
+        ),
+        (
+            ["quickstart", *ADVERSARIAL, "--data.image-size", "4", "4"],
+            "use --discriminator.layers=1 or larger images",
+        ),
         (["quickstart", "--loss.perceptual-weight", "1"], "loss.perceptual_weights"),
         (["quickstart", "--data.source", "folder", "--data.path", "/no/x"], "/no/x"),
         (["quickstart", "--data.source", "cifar10", "--data.path", "/no/x"], "/no/x"),
@@ -290,8 +304,11 @@ def free_port():
 
 @pytest.mark.slow
 def test_two_processes_are_one_run(photographs, tmp_path):
-    """They share the batch, process 0 alone writes, and the model is that of one."""
-    argv = ["quickstart", *options(photographs)]
+    """They share the batch, process 0 alone writes, and the model is that of one.
+
+    Of the three images to evaluate on process 0 has all.
+    """
+    argv = ["quickstart", *options(photographs, train__eval_images="3")]
     alone = start(tmp_path / "one", *argv, JAX_NUM_CPU_DEVICES="2")
     _, err = alone.communicate(timeout=600)
     assert alone.returncode == 0, err
@@ -315,6 +332,7 @@ def test_two_processes_are_one_run(photographs, tmp_path):
         load_file(tmp_path / name / "model" / "model.safetensors")
         for name in ("one", "two")
     )
+    assert len(list((tmp_path / "two" / "reconstructions").iterdir())) == 2
     for name, value in one.items():
         np.testing.assert_allclose(two[name], value, atol=1e-4, err_msg=name)
 

@@ -48,13 +48,18 @@ class Evaluator:
         return {} if self._stopped() else scalars(scores)
 
     def picture(self, values: Any) -> np.ndarray:
-        """Return the first images over their reconstructions, uint8 [H, W, 3]."""
+        """Return the first images over their reconstructions, uint8 [H, W, 3].
+
+        All processes call it, for they reconstruct together; each gets a picture of its
+        own images, or of one black filler where it has none.
+        """
         if self._first is None:
             self._first = next(iter(self._batches))
         inputs = self._first["image"]
         placed = self._trainer.shard_batch({"image": inputs})["image"]
         outputs = _local_rows(self._trainer.reconstruct(values, placed))
-        shown = np.flatnonzero(self._first["mask"])[:COLUMNS]
+        mask = self._first["mask"]
+        shown = np.flatnonzero(mask)[:COLUMNS] if mask.any() else [0]
         return image_grid(
             {"input": inputs[shown], "reconstruction": outputs[shown]},
             scale=max(1, _SIDE // inputs.shape[1]),

@@ -49,6 +49,15 @@ def test_picture_shows_the_first_real_images_over_their_reconstructions():
         np.testing.assert_array_equal(evaluator.picture({}), expected)
 
 
+def test_a_process_whose_rows_only_fill_up_the_batch_makes_a_picture_too():
+    """Three images on two processes of four rows: the second has none of them."""
+    for mask in ([1, 1, 1, 0], [0, 0, 0, 0]):
+        data = batches(mask)
+        shown = data[0]["image"][: max(sum(mask), 1)]
+        expected = image_grid({"input": shown, "reconstruction": shown // 2}, scale=4)
+        np.testing.assert_array_equal(Evaluator(Halving(), data).picture({}), expected)
+
+
 def test_an_interrupted_evaluation_gives_nothing():
     asked = []
 
