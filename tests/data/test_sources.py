@@ -23,7 +23,7 @@ def installed(package: str, file: str) -> np.ndarray:
     [
         ({"name": "photo"}, "unknown source 'photo'; perhaps photos"),
         ({"name": "s3"}, "unknown source 's3'; choose one of photos, folder, cifar10"),
-        ({"name": "folder"}, "source 'folder' needs a path"),
+        ({"name": "folder"}, "'folder' needs a path; set --data.path DIR"),
         ({"name": "cifar10"}, "source 'cifar10' needs a path"),
         ({"name": "tfds"}, "source 'tfds' needs the name of a data set"),
         ({"name": "photos", "path": "pics"}, "'photos' takes no path, and got 'pics'"),

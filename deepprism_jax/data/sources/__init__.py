@@ -60,7 +60,7 @@ def make_source(
             "for a TFDS data set choose source 'tfds'"
         )
     if not path and name in ("folder", "cifar10"):
-        raise ValueError(f"source {name!r} needs a path")
+        raise ValueError(f"source {name!r} needs a path; set --data.path DIR")
     layout = {"image_size": image_size, "channels": channels}
     match name:
         case "photos":
