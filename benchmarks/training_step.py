@@ -6,8 +6,10 @@ Prints, for the autoencoder of the paper at 32 px with mean square and KL terms
 (forward, backward, Adam, moving average): parameters; what the compiled step holds in
 memory at its peak, by the compiler's own account (arguments + temporaries); and images
 a second, the median of interleaved bursts, so that a busy machine slows both alike.
+Where the C++ kernels are built, each is measured with and without them.
 """
 
+import os
 import statistics
 import time
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from deepprism_jax.ops.native import library
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.config import Config, ModelConfig, TrainConfig
 from deepprism_jax.training.sharding import make_mesh
@@ -41,26 +44,29 @@ class Options:
 class Subject:
     """One compiled step, and how long it took each time."""
 
-    def __init__(self, width: int, kind: str, batch_size: int):
+    def __init__(self, width: int, kind: str, batch_size: int, kernels: bool):
+        os.environ["DEEPPRISM_NATIVE"] = str(int(kernels))
+        library.loaded.cache_clear()
         config = Config(
             model=ModelConfig(width=width, conv=kind),  # pyright: ignore
             train=TrainConfig(batch_size=batch_size),
         )
-        self.name = f"{kind}, C = {width}"
+        self.name = f"{kind}, C = {width}{', C++ kernels' if kernels else ''}"
         self.batch_size = batch_size
         self.trainer = Trainer(config, make_mesh())
         pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3))
         self.batch = self.trainer.shard_batch({"image": pixels.astype(np.uint8)})
         self.state = self.trainer.init()
         self.plan = self.trainer.lower_step().compile().memory_analysis()
+        self.run()
         self.seconds: list[float] = []
 
-    def run(self) -> None:
-        """Time one step."""
+    def run(self) -> float:
+        """Take one step and return its seconds."""
         start = time.perf_counter()
         self.state, metrics = self.trainer.step(self.state, self.batch)
         jax.block_until_ready((self.state, metrics))
-        self.seconds.append(time.perf_counter() - start)
+        return time.perf_counter() - start
 
     @property
     def parameters(self) -> int:
@@ -77,17 +83,16 @@ class Subject:
 def main(options: Options) -> None:
     """Measure and print the table."""
     keep_memory()
+    built = library.loaded()
     subjects = [
-        Subject(width, kind, options.batch_size)
+        Subject(width, kind, options.batch_size, kernels)
         for width in options.widths
         for kind in options.kinds
+        for kernels in ((True, False) if built else (False,))
     ]
-    for subject in subjects:
-        subject.run()
-        subject.seconds.clear()
     for _ in range(options.bursts):
         for subject in subjects:
-            subject.run()
+            subject.seconds.append(subject.run())
     table = Table(title=f"training step, 32 px, batch {options.batch_size}")
     for column in ("network", "parameters", "memory", "images/s", "ms a step"):
         table.add_column(column, justify="left" if column == "network" else "right")
