@@ -13,6 +13,7 @@ from flax import nnx
 from PIL import Image
 
 from deepprism_jax.data import make_source
+from deepprism_jax.layers.functional import values_of
 from deepprism_jax.metrics.baselines import bicubic_down_up
 from deepprism_jax.metrics.psnr import psnr
 from deepprism_jax.models import AutoencoderKL
@@ -20,7 +21,7 @@ from deepprism_jax.training import comparison
 from deepprism_jax.training.config import Config, DataConfig
 from deepprism_jax.training.workdir import claim
 from deepprism_jax.weights.items import save_items
-from deepprism_jax.weights.pretrained import describe, named_values, save_pretrained
+from deepprism_jax.weights.pretrained import describe, save_pretrained
 
 # Convolutions are dense because those compile fastest.
 OPTIONS = {
@@ -64,7 +65,7 @@ def written(tmp_path_factory):
         (path / "run" / "checkpoints").mkdir()
         for step in (5, 10):
             model = make_model(step)
-            items = {"ema": named_values(model), "config": {"model": describe(model)}}
+            items = {"ema": values_of(model), "config": {"model": describe(model)}}
             save_items(path / "run" / "checkpoints" / str(step), items)
     save_pretrained(make_model(10), path / "export")
     return path

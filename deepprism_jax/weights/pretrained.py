@@ -37,7 +37,6 @@ WEIGHTS = "model.safetensors"
 ORBAX = "orbax"
 CHECKPOINTS = "checkpoints"
 
-named_values = values_of
 
 log = logging.getLogger(__name__)
 
