@@ -37,7 +37,6 @@ WEIGHTS = "model.safetensors"
 ORBAX = "orbax"
 CHECKPOINTS = "checkpoints"
 
-
 log = logging.getLogger(__name__)
 
 
