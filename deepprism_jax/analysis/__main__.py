@@ -7,6 +7,7 @@ from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
+from deepprism_jax.analysis.costs import cost_table, layer_costs
 from deepprism_jax.analysis.parameters import parameter_table
 from deepprism_jax.analysis.table3 import table3
 from deepprism_jax.layers import ConvKind
@@ -30,11 +31,32 @@ def parameters(
     return parameter_table({"autoencoder": Functional(model).shapes})
 
 
+def costs(
+    width: int = 256,
+    conv: ConvKind = "deepprism",
+    fields: int = 1,
+    size: tuple[int, int] = (32, 32),
+) -> Table:
+    """Operations and bytes of an autoencoder, layer by layer, for one image.
+
+    Args:
+        width: channels C of every hidden layer.
+        conv: kind of every hidden convolution.
+        fields: fields of `deepprism`.
+        size: height and width of the image.
+    """
+    model = nnx.eval_shape(
+        lambda: AutoencoderKL(width=width, conv=conv, fields=fields, rngs=nnx.Rngs(0))
+    )
+    title = f"AutoencoderKL, {conv}, C = {width}, one image of {size[0]}x{size[1]}"
+    return cost_table(title, layer_costs(model, (1, *size, 3), method="reconstruct"))
+
+
 def main() -> None:
     """Print the analysis that the command line names."""
     try:
         table = tyro.extras.subcommand_cli_from_dict(
-            {"table3": table3, "parameters": parameters},
+            {"table3": table3, "parameters": parameters, "costs": costs},
             prog="python -m deepprism_jax.analysis",
             description=__doc__,
         )
