@@ -31,7 +31,9 @@ struct Shape {
   int64_t batch, height, width, channels, groups;
   float eps;
 
-  int64_t Blocks() const { return std::clamp<int64_t>(64 / std::max<int64_t>(batch, 1), 1, height); }
+  int64_t Blocks() const {
+    return std::clamp<int64_t>(64 / std::max<int64_t>(batch, 1), 1, height);
+  }
   int64_t Cost() const { return batch * height * width * channels * 16; }
 };
 
@@ -45,6 +47,28 @@ void ForBlocks(ffi::ThreadPool& pool, const Shape& s, const Work& work) {
     work(b, block, (b * s.height + top) * s.width, (end - top) * s.width);
   });
 }
+
+// Two sums a channel: of one row of positions in float, of the rows in double.
+class RowSums {
+ public:
+  RowSums(int64_t channels, double* total)
+      : channels_(channels), row_(2 * channels), total_(total) {}
+
+  void Add(int64_t c, Vec one, Vec two) {
+    Store(&row_[c], Load(&row_[c]) + one);
+    Store(&row_[channels_ + c], Load(&row_[channels_ + c]) + two);
+  }
+
+  void Close() {
+    for (int64_t c = 0; c < 2 * channels_; ++c) total_[c] += row_[c];
+    std::fill(row_.begin(), row_.end(), 0.f);
+  }
+
+ private:
+  int64_t channels_;
+  std::vector<float> row_;
+  double* total_;
+};
 
 // Adds up [B, blocks, 2, C] over blocks and groups: sums of a group, [B, G, 2].
 // Each channel is first multiplied by its `weight`, if there is one.
@@ -84,22 +108,14 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sca
   }
   std::vector<double> sums(s.batch * blocks * 2 * channels);
   ForBlocks(pool, s, [&](int64_t b, int64_t block, int64_t first, int64_t count) {
-    double* sum = &sums[(b * blocks + block) * 2 * channels];
-    const T* from = x + first * channels;
-    for (int64_t c = 0; c < channels; c += kLanes) {
-      const Vec shift = Load(mean + b * channels + c);
-      for (int64_t row = 0; row < count; row += s.width) {
-        Vec one{}, two{};
-        for (int64_t w = row; w < row + s.width; ++w) {
-          const Vec d = Load(from + w * channels + c) - shift;
-          one += d;
-          two += d * d;
-        }
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-          sum[c + lane] += one[lane];
-          sum[channels + c + lane] += two[lane];
-        }
+    const float* shift = mean + b * channels;
+    RowSums row(channels, &sums[(b * blocks + block) * 2 * channels]);
+    for (int64_t p = first; p < first + count; ++p) {
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        const Vec d = Load(x + p * channels + c) - Load(shift + c);
+        row.Add(c, d, d * d);
       }
+      if ((p + 1) % s.width == 0) row.Close();
     }
   });
   const auto total = OverGroups(s, sums, nullptr);
@@ -116,8 +132,8 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sca
     const float *m = mean + b * channels, *k = gain + b * channels;
     for (int64_t p = first; p < first + count; ++p)
       for (int64_t c = 0; c < channels; c += kLanes) {
-        Vec h = (Load(x + p * channels + c) - Load(m + c)) * (Load(k + c) * Load(scale + c)) +
-                Load(bias + c);
+        const Vec slope = Load(k + c) * Load(scale + c);
+        Vec h = (Load(x + p * channels + c) - Load(m + c)) * slope + Load(bias + c);
         if (kSilu) h *= Sigmoid(h);
         Store(y + p * channels + c, h);
       }
@@ -131,34 +147,33 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sc
               T* dx, float* dscale, float* dbias) {
   const int64_t channels = s.channels, blocks = s.Blocks();
   const int64_t members = channels / s.groups, positions = s.height * s.width;
-  // Gradient of the affine map's output; `normed` is what it was applied to.
-  const auto pull = [&](int64_t b, int64_t p, int64_t c, Vec* normed) {
-    const int64_t at = b * channels + c;
-    *normed = (Load(x + p * channels + c) - Load(mean + at)) * Load(gain + at);
+  // Gradient of the affine map's output; `normed` is what the map was applied to.
+  const auto pull = [&](int64_t p, int64_t c, Vec normed) {
     Vec dh = Load(g + p * channels + c);
     if (kSilu) {
-      const Vec h = *normed * Load(scale + c) + Load(bias + c);
+      const Vec h = normed * Load(scale + c) + Load(bias + c);
       const Vec sigmoid = Sigmoid(h);
       dh *= sigmoid * (1.f + h * (1.f - sigmoid));
     }
     return dh;
   };
+  const auto norm = [&](int64_t b, int64_t p, int64_t c) {
+    const int64_t at = b * channels + c;
+    return (Load(x + p * channels + c) - Load(mean + at)) * Load(gain + at);
+  };
+  // Kept in dx between the passes, but not in short floats.
+  constexpr bool kKept = kSilu && sizeof(T) == 4;
   std::vector<double> sums(s.batch * blocks * 2 * channels);
   ForBlocks(pool, s, [&](int64_t b, int64_t block, int64_t first, int64_t count) {
-    double* sum = &sums[(b * blocks + block) * 2 * channels];
-    for (int64_t c = 0; c < channels; c += kLanes)
-      for (int64_t row = first; row < first + count; row += s.width) {
-        Vec offset{}, slope{}, normed;
-        for (int64_t p = row; p < row + s.width; ++p) {
-          const Vec dh = pull(b, p, c, &normed);
-          offset += dh;
-          slope += dh * normed;
-        }
-        for (int64_t lane = 0; lane < kLanes; ++lane) {
-          sum[c + lane] += offset[lane];
-          sum[channels + c + lane] += slope[lane];
-        }
+    RowSums row(channels, &sums[(b * blocks + block) * 2 * channels]);
+    for (int64_t p = first; p < first + count; ++p) {
+      for (int64_t c = 0; c < channels; c += kLanes) {
+        const Vec normed = norm(b, p, c), dh = pull(p, c, normed);
+        if (kKept) Store(dx + p * channels + c, dh);
+        row.Add(c, dh, dh * normed);
       }
+      if ((p + 1) % s.width == 0) row.Close();
+    }
   });
   const auto total = OverGroups(s, sums, scale);
   ForBlocks(pool, s, [&](int64_t b, int64_t, int64_t first, int64_t count) {
@@ -170,8 +185,8 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sc
     }
     for (int64_t p = first; p < first + count; ++p)
       for (int64_t c = 0; c < channels; c += kLanes) {
-        Vec normed;
-        const Vec dh = pull(b, p, c, &normed);
+        const Vec normed = norm(b, p, c);
+        const Vec dh = kKept ? Load(dx + p * channels + c) : pull(p, c, normed);
         const Vec centred =
             dh * Load(scale + c) - Load(&offset[c]) - normed * Load(&slope[c]);
         Store(dx + p * channels + c, Load(gain + b * channels + c) * centred);

@@ -107,6 +107,11 @@ struct Shape {
   }
 };
 
+// Taps of space a row of the window: it is 3x3 or 1x1, and known when compiled, for a
+// division by it would take longer than the products of a tap.
+template <int N>
+constexpr int64_t kSide = N == 9 ? 3 : 1;
+
 // The channels of one field at a position, or zeros outside of the map.
 template <typename T>
 struct Field {
@@ -187,14 +192,14 @@ void Conv(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   ParallelFor(pool, s.batch * s.out_height, s.Cost(), [&](int64_t line) {
     const T* image = x + line / s.out_height * s.height * s.width * c_in;
-    const int64_t top = line % s.out_height * s.row_stride - s.rows / 2;
+    const int64_t top = line % s.out_height * s.row_stride - kSide<N> / 2;
     Position<N, T> position{s.depth, ends, s.fields_in, s.fields_out, w, {}};
     for (int64_t v = 0; v < s.out_width; ++v) {
-      const int64_t left = v * s.column_stride - s.columns / 2;
+      const int64_t left = v * s.column_stride - kSide<N> / 2;
       position.Write(y + (line * s.out_width + v) * c_out, [&](int64_t i, const T** rows) {
         const Field<T> field{image + i * s.depth, s.height, s.width, c_in, zeros.data()};
         for (int64_t t = 0; t < N; ++t)
-          rows[t] = field.At(top + t / s.columns, left + t % s.columns);
+          rows[t] = field.At(top + t / kSide<N>, left + t % kSide<N>);
       });
     }
   });
@@ -209,17 +214,22 @@ void InputGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T*
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   ParallelFor(pool, s.batch * s.height, s.Cost(), [&](int64_t line) {
     const T* image = g + line / s.height * s.out_height * s.out_width * c_out;
-    const int64_t bottom = line % s.height + s.rows / 2;
+    const int64_t bottom = line % s.height + kSide<N> / 2;
+    const bool strided = s.row_stride != 1 || s.column_stride != 1;
     Position<N, T> position{s.depth, ends, s.fields_out, s.fields_in, w, {}};
     for (int64_t v = 0; v < s.width; ++v) {
-      const int64_t right = v + s.columns / 2;
+      const int64_t right = v + kSide<N> / 2;
       position.Write(dx + (line * s.width + v) * c_in, [&](int64_t o, const T** rows) {
         const Field<T> field{image + o * s.depth, s.out_height, s.out_width, c_out,
                              zeros.data()};
         for (int64_t t = 0; t < N; ++t) {
-          const int64_t h = bottom - t / s.columns, c = right - t % s.columns;
-          const bool kept = h % s.row_stride == 0 && c % s.column_stride == 0;
-          rows[t] = kept ? field.At(h / s.row_stride, c / s.column_stride) : field.zeros;
+          const int64_t h = bottom - t / kSide<N>, c = right - t % kSide<N>;
+          if (!strided)
+            rows[t] = field.At(h, c);
+          else if (h % s.row_stride || c % s.column_stride)
+            rows[t] = field.zeros;
+          else
+            rows[t] = field.At(h / s.row_stride, c / s.column_stride);
         }
       });
     }
@@ -240,16 +250,16 @@ void KernelGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T
     for (int64_t line = lines * block / blocks; line < lines * (block + 1) / blocks;
          ++line) {
       const T* image = x + line / s.out_height * s.height * s.width * c_in;
-      const int64_t top = line % s.out_height * s.row_stride - s.rows / 2;
+      const int64_t top = line % s.out_height * s.row_stride - kSide<N> / 2;
       for (int64_t pair = 0; pair < pairs; ++pair) {
         const int64_t i = pair / s.fields_out, o = pair % s.fields_out;
         const Field<T> field{image + i * s.depth, s.height, s.width, c_in, zeros.data()};
         Vec total[3 * N] = {};
         for (int64_t v = 0; v < s.out_width; ++v) {
-          const int64_t left = v * s.column_stride - s.columns / 2;
+          const int64_t left = v * s.column_stride - kSide<N> / 2;
           const T* rows[N];
           for (int64_t t = 0; t < N; ++t)
-            rows[t] = field.At(top + t / s.columns, left + t % s.columns);
+            rows[t] = field.At(top + t / kSide<N>, left + t % kSide<N>);
           const T* at = g + (line * s.out_width + v) * c_out + o * s.depth;
           Accumulate<N>(rows, at, s.depth, ends, total);
         }
