@@ -208,6 +208,17 @@ def test_group_norm_is_exact_far_from_zero_and_at_large_values(native):
 
 
 @compiled
+@pytest.mark.parametrize("silu", [False, True])
+def test_what_is_no_number_is_not_normalised_away(native, silu):
+    x = random(0, 2, 4, 4, 32).at[0, 1, 1, 3].set(jnp.nan)
+    norm = partial(group_norm, groups=4, silu=silu)
+    y, pull = jax.vjp(norm, x, jnp.ones(32), jnp.zeros(32))
+    for value in (y, pull(jnp.ones_like(x))[0]):
+        assert np.isnan(value[0, ..., :8]).all()
+        assert np.isfinite(value[1]).all()
+
+
+@compiled
 def test_results_do_not_depend_on_the_run(native):
     x, kernel, g = (
         random(0, 8, 32, 32, 32),
