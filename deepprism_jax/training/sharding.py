@@ -26,6 +26,18 @@ def split_batch(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(DATA_AXIS))
 
 
+def spread(mesh: Any, function: Any) -> Any:
+    """Run `function(values, batch)` on every device for its own part of the batch.
+
+    Left to the compiler, an operator that it does not know, such as a kernel of ours,
+    would see the whole batch on every device. The result is split as the batch is.
+    """
+    whole, parts = PartitionSpec(), PartitionSpec(DATA_AXIS)
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=(whole, parts), out_specs=parts, check_vma=False
+    )
+
+
 def place_batch(mesh: Mesh, batch: Any) -> Any:
     """Make global arrays of this process's part of a batch (a tree of NumPy arrays)."""
     sharding = split_batch(mesh)

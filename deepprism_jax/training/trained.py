@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.sharding import NamedSharding
 
 from deepprism_jax import models
 from deepprism_jax.layers.functional import Functional, Values, values_of
@@ -17,6 +18,7 @@ from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.evaluation import Reconstruct
 from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.sharding import spread
 from deepprism_jax.training.workdir import read_config
 from deepprism_jax.typing import ImageU8
 from deepprism_jax.weights.items import steps
@@ -67,17 +69,18 @@ class Trained:
         """Return a jitted function from 8-bit images to their reconstructions.
 
         Args:
-            sharding: where the parameters are to lie, replicated over a mesh for
-                example; where they are if None.
+            sharding: where the parameters are to lie; where they are if None.
+                Replicated over a mesh, it spreads the images over its devices.
         """
         network = Functional(self.model)
         values = jax.device_put(values_of(self.model), sharding)
 
-        @jax.jit
         def reconstruct(values: Values, images: ImageU8) -> ImageU8:
             return to_uint8(network.bind(values).reconstruct(to_float(images)))
 
-        return partial(reconstruct, values)
+        if isinstance(sharding, NamedSharding):
+            reconstruct = spread(sharding.mesh, reconstruct)
+        return partial(jax.jit(reconstruct), values)
 
 
 def load_trained(path: str | Path) -> Trained:

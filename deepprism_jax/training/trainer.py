@@ -26,6 +26,7 @@ from deepprism_jax.training.sharding import (
     place_batch,
     replicated,
     split_batch,
+    spread,
 )
 from deepprism_jax.training.state import TrainState, move_average
 from deepprism_jax.training.step import AdversarialPlan, Objective
@@ -160,7 +161,7 @@ class Trainer:
             return to_uint8(model.reconstruct(to_float(images)))
 
         return jax.jit(
-            reconstruct,
+            spread(self.mesh, reconstruct),
             in_shardings=(self.state_sharding, self.batch_sharding),
             out_shardings=self.batch_sharding,
         )
@@ -215,14 +216,14 @@ class Trainer:
         return {name: params[name] for name in members if name in params}
 
     def _step(self, state: TrainState, batch: Batch, frozen: Any):
-        spread = jax.shard_map(
+        on_all = jax.shard_map(
             self._device_gradients,
             mesh=self.mesh,
             in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
             out_specs=PartitionSpec(),
             check_vma=False,
         )
-        grads, extra, revived, metrics = spread(state, batch, frozen)
+        grads, extra, revived, metrics = on_all(state, batch, frozen)
         params, opt_state = dict(state.params), {}
         for player, optimizer in self._optimizers.items():
             group, gradient = (
