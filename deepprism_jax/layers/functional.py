@@ -75,8 +75,8 @@ class Functional(Generic[ModuleT]):
         return nnx.merge(self._graph, state)
 
 
-def values_of(module: nnx.Module) -> Values:
-    """All arrays of a module by their dotted names."""
+def values_of(module: nnx.Module) -> dict[str, Any]:
+    """All arrays of a module by their dotted names, on the device or the host."""
     return {
         ".".join(map(str, path)): variable[...]
         for path, variable in nnx.to_flat_state(nnx.state(module))

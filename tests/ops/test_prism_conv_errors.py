@@ -12,7 +12,7 @@ from deepprism_jax.ops import prism_conv
         (
             *((4, 4, 6), (3, 3, 3, 1, 1), {"method": "fastest"}),
             "method='fastest' is unknown; choose one of "
-            "['auto', 'reference', 'banded', 'shift_and_add']",
+            "['auto', 'reference', 'banded', 'shift_and_add', 'native']",
         ),
         (
             *((4, 4, 6), (3, 3, 3, 1, 1), {"channel_padding": "reflect"}),
