@@ -2,7 +2,8 @@
 
     python train.py cifar10_vq --data.path cifar-10-batches-bin
 
-An image becomes 64 codes of 10 bits, 80 bytes. Not run to its end here.
+An image becomes 64 codes of 10 bits, 80 bytes. Otherwise as `cifar10_deepprism`, whose
+note names the deviations from the paper. Hardware, time and figures: not run here.
 """
 
 from dataclasses import replace
@@ -12,6 +13,6 @@ from deepprism_jax.training.config import Config
 
 
 def get_config() -> Config:
-    """Width 64; codes move by moving averages and dead ones are revived."""
+    """Width 128; codes move by moving averages and dead ones are revived."""
     config = cifar10_deepprism.get_config()
     return replace(config, model=replace(config.model, latent="vq"))

