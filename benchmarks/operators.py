@@ -16,7 +16,6 @@ import ctypes
 import json
 import os
 import platform
-import shutil
 import statistics
 import subprocess
 import tempfile
@@ -67,9 +66,10 @@ Pair = tuple[Run, Run]
 
 def c_subjects(x: np.ndarray, kernel: np.ndarray, g: np.ndarray) -> dict[str, Pair]:
     """Compile `limit.c` and wrap what is in it."""
-    compiler = next(filter(shutil.which, library.COMPILERS), None)
-    if compiler is None:
-        raise SystemExit("error: limit.c needs a C compiler")
+    try:
+        compiler = library.find_compiler()
+    except library.BuildError as error:
+        raise SystemExit(f"error: {error}") from None
     threads = len(os.sched_getaffinity(0))
     os.environ["OMP_NUM_THREADS"] = str(threads)
     with tempfile.TemporaryDirectory() as folder:

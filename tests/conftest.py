@@ -3,9 +3,19 @@
 import os
 
 import jax
+import jaxtyping
+import pytest
 
 # Only before the first use of a device; a single-device test does not notice.
 jax.config.update("jax_num_cpu_devices", 4)
 
 # Kernels that this machine may have built are used only by the tests of them.
 os.environ["DEEPPRISM_NATIVE"] = "0"
+
+
+@pytest.fixture
+def without_type_checks():
+    """What annotations would refuse reaches the function, as outside of the tests."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

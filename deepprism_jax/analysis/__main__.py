@@ -3,16 +3,14 @@
 import sys
 
 import tyro
-from flax import nnx
 from rich.console import Console
 from rich.table import Table
 
 from deepprism_jax.analysis.costs import cost_table, layer_costs
 from deepprism_jax.analysis.parameters import parameter_table
-from deepprism_jax.analysis.table3 import table3
+from deepprism_jax.analysis.table3 import abstract_autoencoder, table3
 from deepprism_jax.layers import ConvKind
 from deepprism_jax.layers.functional import Functional
-from deepprism_jax.models import AutoencoderKL
 
 
 def parameters(
@@ -25,9 +23,7 @@ def parameters(
         conv: kind of every hidden convolution.
         fields: fields of `deepprism`.
     """
-    model = nnx.eval_shape(
-        lambda: AutoencoderKL(width=width, conv=conv, fields=fields, rngs=nnx.Rngs(0))
-    )
+    model = abstract_autoencoder(width, conv, fields)
     return parameter_table({"autoencoder": Functional(model).shapes})
 
 
@@ -45,9 +41,7 @@ def costs(
         fields: fields of `deepprism`.
         size: height and width of the image.
     """
-    model = nnx.eval_shape(
-        lambda: AutoencoderKL(width=width, conv=conv, fields=fields, rngs=nnx.Rngs(0))
-    )
+    model = abstract_autoencoder(width, conv, fields)
     title = f"AutoencoderKL, {conv}, C = {width}, one image of {size[0]}x{size[1]}"
     return cost_table(title, layer_costs(model, (1, *size, 3), method="reconstruct"))
 

@@ -21,7 +21,8 @@ from deepprism_jax.layers import GroupNorm, PrismConv, attention
 from deepprism_jax.layers.dense import Conv
 from deepprism_jax.layers.functional import Functional
 
-# Normalising takes two sums, a subtraction, two multiplications and an addition.
+# A number is shifted, squared and added to two sums; then shifted, multiplied by its
+# group's gain and its channel's scale, and the bias is added.
 _NORM_OPERATIONS = 8
 
 

@@ -28,12 +28,16 @@ PRINTED = {
 """Table 3 by width C."""
 
 
+def abstract_autoencoder(width: int, conv: ConvKind, fields: int = 1) -> AutoencoderKL:
+    """The paper's autoencoder without its arrays."""
+    return nnx.eval_shape(
+        lambda: AutoencoderKL(width=width, conv=conv, fields=fields, rngs=nnx.Rngs(0))
+    )
+
+
 def autoencoder_parameters(width: int, conv: ConvKind) -> int:
     """Exact parameters of the paper's autoencoder; no array is made."""
-    model = nnx.eval_shape(
-        lambda: AutoencoderKL(width=width, conv=conv, rngs=nnx.Rngs(0))
-    )
-    return parameter_count(Functional(model).shapes)
+    return parameter_count(Functional(abstract_autoencoder(width, conv)).shapes)
 
 
 def table3() -> Table:

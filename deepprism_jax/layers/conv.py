@@ -4,23 +4,14 @@ import operator
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 from flax import nnx
 
+from deepprism_jax.choices import ConvKind as ConvKind
 from deepprism_jax.layers.dense import Conv, DepthwiseSeparableConv, LowRankConv
 from deepprism_jax.layers.prism import PrismConv, SeparablePrismConv
 from deepprism_jax.ops import ChannelPadding
-
-ConvKind = Literal[
-    "dense",
-    "group",
-    "depthwise_separable",
-    "low_rank",
-    "channel",
-    "prism_separable",
-    "deepprism",
-]
 
 ConvFactory = Callable[..., nnx.Module]
 """`make_conv` with its kind filled in: `conv(in_channels, out_channels, rngs=rngs)`."""

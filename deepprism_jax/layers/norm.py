@@ -46,25 +46,24 @@ def _group_norm(groups, eps, silu, x, scale, bias):
 
 def _forward(groups, eps, silu, x, scale, bias):
     options = {"groups": groups, "eps": eps, "silu": silu}
-    plain = partial(_plain_forward, **options)
-    if native.loaded() and kernels.fits(x):
-        plain = _on_cpu(partial(kernels.forward, **options), plain)
-    y, mean, gain = plain(x, scale, bias)
+    run = _fastest(kernels.forward, _plain_forward, x, options)
+    y, mean, gain = run(x, scale, bias)
     return y, (x, scale, bias, mean, gain)
 
 
 def _backward(groups, eps, silu, saved, g):
     options = {"groups": groups, "silu": silu}
-    plain = partial(_plain_backward, **options)
-    if native.loaded() and kernels.fits(g):
-        plain = _on_cpu(partial(kernels.backward, **options), plain)
-    dx, dscale, dbias = plain(*saved, g)
+    run = _fastest(kernels.backward, _plain_backward, g, options)
+    dx, dscale, dbias = run(*saved, g)
     _, scale, bias, *_ = saved
     return dx, dscale.astype(scale.dtype), dbias.astype(bias.dtype)
 
 
-def _on_cpu(kernel, plain):
-    """Run the kernel on CPUs; the derivatives of both are those of the plain one."""
+def _fastest(kernel, plain, x, options):
+    """Return the kernel on CPUs where it takes x, with the derivatives of the plain."""
+    kernel, plain = partial(kernel, **options), partial(plain, **options)
+    if not (native.loaded() and kernels.fits(x)):
+        return plain
 
     @jax.custom_vjp
     def run(*operands):

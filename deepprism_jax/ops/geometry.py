@@ -6,12 +6,13 @@ one-field maps along the channels makes a two-field map.
 """
 
 import operator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 
-ChannelPadding = Literal["zero", "replicate", "circular"]
+from deepprism_jax.choices import ChannelPadding as ChannelPadding
+
 PAD_MODE = {"zero": "constant", "replicate": "edge", "circular": "wrap"}
 
 

@@ -17,6 +17,7 @@ import jax
 
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.weights.items import (
+    DELETED,
     UnreadableError,
     half_written,
     load_items,
@@ -106,12 +107,12 @@ class Checkpoints:
     def _clean(self) -> None:
         """Delete the oldest beyond `keep`, and what saves that failed have left."""
         readable = [s for s in steps(self._directory) if s not in self._unreadable]
-        rubbish = [*half_written(self._directory), *self._directory.glob("*.deleted")]
+        rubbish = [*half_written(self._directory), *self._directory.glob(f"*{DELETED}")]
         for path in rubbish:
             shutil.rmtree(path, ignore_errors=True)
         for step in readable[: -self._keep]:
             # Renamed first: a checkpoint half deleted must not look like one.
-            doomed = self._directory / f"{step}.deleted"
+            doomed = self._directory / f"{step}{DELETED}"
             with contextlib.suppress(OSError):
                 (self._directory / str(step)).rename(doomed)
             shutil.rmtree(doomed, ignore_errors=True)

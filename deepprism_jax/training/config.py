@@ -7,16 +7,7 @@ Every field can be overridden on the command line by its dotted name, for exampl
 from dataclasses import dataclass, field
 from typing import Literal
 
-# As in `layers.conv`, which is not imported here: `--help` does without JAX.
-ConvKind = Literal[
-    "dense",
-    "group",
-    "depthwise_separable",
-    "low_rank",
-    "channel",
-    "prism_separable",
-    "deepprism",
-]
+from deepprism_jax.choices import ChannelPadding, ConvKind
 
 
 @dataclass(frozen=True)
@@ -35,7 +26,7 @@ class ModelConfig:
     """Groups of the `group` kind."""
     rank: int = 16
     """Rank of the `low_rank` kind."""
-    channel_padding: Literal["zero", "replicate", "circular"] = "circular"
+    channel_padding: ChannelPadding = "circular"
     """Topology of the channel axis (Table 1): interval, line or circle."""
     downsamples: int = 2
     """Number of 2x resamplings; a latent is 2**downsamples times smaller a side."""

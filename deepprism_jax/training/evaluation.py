@@ -9,15 +9,23 @@ from typing import Any
 
 import jax
 
+from deepprism_jax.layers.functional import Functional, Values
 from deepprism_jax.metrics.psnr import PSNR
 from deepprism_jax.metrics.ssim import SSIM, WINDOW
 from deepprism_jax.metrics.state import Mask, Metric, Pixels, Score
+from deepprism_jax.ops import to_float, to_uint8
+from deepprism_jax.typing import ImageU8
 
 Reconstruct = Callable[[Any], Any]
 """8-bit images [b, h, w, c] to their 8-bit reconstructions."""
 
 Measure = Callable[[Any, Any, Any], Mapping[str, Metric]]
 """Images, reconstructions and mask to the states of the metrics, by name."""
+
+
+def reconstruct_pixels(network: Functional, values: Values, images: ImageU8) -> ImageU8:
+    """Code 8-bit images by an autoencoder as likely as can be, and decode them."""
+    return to_uint8(network.bind(values).reconstruct(to_float(images)))
 
 
 def _measure_pairs(

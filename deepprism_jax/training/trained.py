@@ -8,21 +8,25 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from flax import nnx
 from jax.sharding import NamedSharding
 
 from deepprism_jax import models
-from deepprism_jax.layers.functional import Functional, Values, values_of
-from deepprism_jax.ops import to_float, to_uint8
+from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.config import DataConfig
-from deepprism_jax.training.evaluation import Reconstruct
+from deepprism_jax.training.evaluation import Reconstruct, reconstruct_pixels
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sharding import spread
 from deepprism_jax.training.workdir import read_config
-from deepprism_jax.typing import ImageU8
 from deepprism_jax.weights.items import steps
-from deepprism_jax.weights.pretrained import CHECKPOINTS, ORBAX, WEIGHTS, class_name
+from deepprism_jax.weights.pretrained import (
+    CHECKPOINTS,
+    ORBAX,
+    WEIGHTS,
+    class_name,
+    restore_target,
+    structure_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -72,12 +76,8 @@ class Trained:
             sharding: where the parameters are to lie; where they are if None.
                 Replicated over a mesh, it spreads the images over its devices.
         """
-        network = Functional(self.model)
         values = jax.device_put(values_of(self.model), sharding)
-
-        def reconstruct(values: Values, images: ImageU8) -> ImageU8:
-            return to_uint8(network.bind(values).reconstruct(to_float(images)))
-
+        reconstruct = partial(reconstruct_pixels, Functional(self.model))
         if isinstance(sharding, NamedSharding):
             reconstruct = spread(sharding.mesh, reconstruct)
         return partial(jax.jit(reconstruct), values)
@@ -111,13 +111,7 @@ def load_trained(path: str | Path) -> Trained:
     _, items = checkpoints.restore({"config": None})
     description = items["config"]["model"]
     with refusing():
-        make = getattr(models, description["class"])
-        options = description["options"]
-        network = Functional(nnx.eval_shape(lambda: make(**options, rngs=nnx.Rngs(0))))
-    here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = {
-        name: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here)
-        for name, x in network.shapes.items()
-    }
-    step, items = checkpoints.restore({"ema": target})
+        cls = getattr(models, description["class"])
+        network = structure_of(cls, description, path)
+    step, items = checkpoints.restore({"ema": restore_target(network)})
     return Trained(network.bind(items["ema"]), config.data, step, path)

@@ -12,8 +12,8 @@ from jax.sharding import Mesh, PartitionSpec
 
 from deepprism_jax import losses
 from deepprism_jax.layers.functional import Functional, Values, values_of
-from deepprism_jax.ops import to_float, to_uint8
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.evaluation import reconstruct_pixels
 from deepprism_jax.training.networks import (
     make_autoencoder,
     make_discriminator,
@@ -155,13 +155,8 @@ class Trainer:
     @cached_property
     def reconstruct(self) -> Any:
         """`(values, uint8 images) -> uint8 images`: the most likely code, decoded."""
-
-        def reconstruct(values, images):
-            model = self.autoencoder.bind(values)
-            return to_uint8(model.reconstruct(to_float(images)))
-
         return jax.jit(
-            spread(self.mesh, reconstruct),
+            spread(self.mesh, partial(reconstruct_pixels, self.autoencoder)),
             in_shardings=(self.state_sharding, self.batch_sharding),
             out_shardings=self.batch_sharding,
         )

@@ -25,7 +25,7 @@ JSON_ITEMS = ("config", "data")
 MANIFEST = "manifest.json"
 
 _SAVING = ".saving"
-_DELETED = ".deleted"
+DELETED = ".deleted"
 
 
 class UnreadableError(Exception):
@@ -94,7 +94,7 @@ def replace_directory(path: Path, new: Path) -> None:
     Raises:
         OSError: `path` could not be replaced; it is as it was.
     """
-    old = path.with_name(path.name + _DELETED)
+    old = path.with_name(path.name + DELETED)
     if path.exists():
         shutil.rmtree(old, ignore_errors=True)
         path.rename(old)

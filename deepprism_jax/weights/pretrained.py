@@ -110,7 +110,7 @@ def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
     path = Path(path).absolute()
     if _is_run(path):
         return _from_run(cls, path)
-    network = _make(cls, _read_description(path), path)
+    network = structure_of(cls, _read_description(path), path)
     if (path / WEIGHTS).is_file():
         try:
             values = load_file(path / WEIGHTS)
@@ -118,7 +118,8 @@ def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
             raise ValueError(f"{path / WEIGHTS} is damaged: {error}") from None
     elif (path / ORBAX).is_dir():
         try:
-            values = load_items(path / ORBAX, {"params": _target(network)})["params"]
+            items = load_items(path / ORBAX, {"params": restore_target(network)})
+            values = items["params"]
         except UnreadableError as error:
             raise ValueError(f"{path / ORBAX} cannot be read: {error}") from None
     else:
@@ -166,8 +167,8 @@ def _from_run(cls: type[Model], path: Path) -> Model:
         where = path / CHECKPOINTS / str(step)
         try:
             description = load_items(where, {"config": None})["config"]["model"]
-            network = _make(cls, description, where)
-            values = load_items(where, {"ema": _target(network)})["ema"]
+            network = structure_of(cls, description, where)
+            values = load_items(where, {"ema": restore_target(network)})["ema"]
         except UnreadableError as error:
             problem = f"checkpoint {step}: {error}"
             log.warning("%s cannot be read, taking the one before: %s", where, error)
@@ -185,8 +186,12 @@ def _checkpoints(path: Path) -> list[int]:
     )
 
 
-def _make(cls: Any, description: Mapping[str, Any], path: Path) -> Functional:
-    """Return the structure of the module that the description's options make."""
+def structure_of(cls: Any, description: Mapping[str, Any], path: Path) -> Functional:
+    """Return the structure of the module that the description's options make.
+
+    Raises:
+        ValueError: they are of another class, or this version does not take them.
+    """
     name, options = description["class"], dict(description["options"])
     if name != cls.__name__:
         raise ValueError(
@@ -200,7 +205,7 @@ def _make(cls: Any, description: Mapping[str, Any], path: Path) -> Functional:
         ) from None
 
 
-def _target(network: Functional) -> dict[str, jax.ShapeDtypeStruct]:
+def restore_target(network: Functional) -> dict[str, jax.ShapeDtypeStruct]:
     """Return where and as what a model's values are to be restored."""
     here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return {name: x.update(sharding=here) for name, x in network.shapes.items()}

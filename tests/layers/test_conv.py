@@ -2,15 +2,15 @@
 
 import math
 import re
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
 
-from deepprism_jax.layers import conv_factory, make_conv
+from deepprism_jax.layers import ConvKind, conv_factory, make_conv
 from deepprism_jax.layers.functional import Functional
 
 KINDS = [
@@ -22,6 +22,10 @@ KINDS = [
     "prism_separable",
     "deepprism",
 ]
+
+
+def test_every_kind_is_tested():
+    assert get_args(ConvKind) == tuple(KINDS)
 
 
 def traced(kind, in_channels, out_channels, shape, **options):
@@ -148,14 +152,6 @@ def test_dense_is_the_sum_over_the_window():
         for i in range(0, 5, 2)
     ]
     np.testing.assert_allclose(conv(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-4)
-
-
-@pytest.fixture
-def without_type_checks():
-    """A wrong name reaches the function, as it does outside of the tests."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("without_type_checks")

@@ -1,6 +1,7 @@
 import json
 import math
 import re
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -8,19 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from deepprism_jax.layers import ConvKind
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.posterior import DiagonalGaussian
 
-KINDS = [
-    "dense",
-    "group",
-    "depthwise_separable",
-    "low_rank",
-    "channel",
-    "prism_separable",
-    "deepprism",
-]
+KINDS = get_args(ConvKind)
 TINY = {
     "width": 8,
     "groups": 4,

@@ -2,7 +2,6 @@ import re
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from flax import nnx
@@ -187,14 +186,6 @@ def test_four_devices_revive_alike_from_all_of_the_batch():
     ]
     assert all(origin)
     assert len(set.union(*origin)) > 1
-
-
-@pytest.fixture
-def without_type_checks():
-    """A wrong name reaches the function, as it does outside of the tests."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("without_type_checks")

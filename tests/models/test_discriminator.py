@@ -1,4 +1,5 @@
 from functools import partial
+from typing import get_args
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from deepprism_jax.layers import prism
+from deepprism_jax.layers import ConvKind, prism
 from deepprism_jax.losses import discriminator_loss, generator_loss, r1_penalty
 from deepprism_jax.models.discriminator import PatchDiscriminator, default_layers
 
-KINDS = [
-    "dense",
-    "group",
-    "depthwise_separable",
-    "low_rank",
-    "channel",
-    "prism_separable",
-    "deepprism",
-]
+KINDS = get_args(ConvKind)
 
 
 def make(**options):

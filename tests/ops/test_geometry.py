@@ -1,21 +1,15 @@
 import re
 
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
 from deepprism_jax.ops.geometry import geometry_of
 
+pytestmark = pytest.mark.usefixtures("without_type_checks")
+
+
 X, KERNEL = jnp.ones((4, 6, 8)), jnp.ones((3, 3, 3, 2, 1))
-
-
-@pytest.fixture(autouse=True)
-def without_type_checks():
-    """Types that the annotations would refuse reach the function."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.parametrize(

@@ -197,6 +197,18 @@ def test_group_norm_is_that_of_jax(
 
 
 @compiled
+def test_scale_and_bias_may_be_short_floats(native):
+    x, short = random(0, 2, 3, 4, 32), partial(random, dtype=jnp.bfloat16)
+    scale, bias = short(1, 32), short(2, 32)
+    y, pull = jax.vjp(partial(group_norm, groups=4), x, scale, bias)
+    wide = (a.astype(jnp.float32) for a in (scale, bias))
+    expected, pull_wide = jax.vjp(partial(group_norm, groups=4), x, *wide)
+    np.testing.assert_array_equal(y, expected)
+    for value, gradient in zip(pull(y), pull_wide(y), strict=True):
+        np.testing.assert_array_equal(value, gradient.astype(value.dtype))
+
+
+@compiled
 def test_group_norm_is_exact_far_from_zero_and_at_large_values(native):
     shape, ones = (2, 16, 16, 16), jnp.ones(16)
     norm = partial(group_norm, scale=ones, bias=0 * ones, groups=4)

@@ -1,5 +1,4 @@
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -25,13 +24,6 @@ def test_floats_are_clipped_and_rounded_to_the_nearest():
     floats = floats.reshape(5, 1, 1)
     np.testing.assert_array_equal(to_uint8(floats).ravel(), [0, 0, 1, 255, 255])
     np.testing.assert_array_equal(to_uint8(floats.astype(jnp.bfloat16))[-2:], 255)
-
-
-@pytest.fixture
-def without_type_checks():
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.mark.usefixtures("without_type_checks")

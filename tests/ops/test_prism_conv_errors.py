@@ -59,12 +59,3 @@ def test_error_names_the_value_and_the_remedy(x, kernel, options, message):
 def test_pixels_must_be_floats_first():
     with pytest.raises(ValueError, match="uint8 and float32; both must be floating: "):
         prism_conv(jnp.ones((4, 4, 6), jnp.uint8), jnp.ones((3, 3, 3, 1, 1)))
-
-
-@pytest.fixture
-def without_type_checks():
-    import jaxtyping
-
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)

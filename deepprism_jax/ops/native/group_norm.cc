@@ -214,40 +214,28 @@ Shape ShapeOf(ffi::AnyBuffer x, int64_t groups, float eps) {
 ffi::Error GroupNorm(ffi::ThreadPool pool, ffi::AnyBuffer x, F32 scale, F32 bias,
                      ffi::Result<ffi::AnyBuffer> y, Out mean, Out gain, int64_t groups,
                      float eps, bool silu) {
-  const auto run = [&](auto forward, auto zero) {
+  return ByType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
+    const auto forward = silu ? Forward<T, true> : Forward<T, false>;
     forward(pool, ShapeOf(x, groups, eps), static_cast<const T*>(x.untyped_data()),
             scale.typed_data(), bias.typed_data(), static_cast<T*>(y->untyped_data()),
             mean->typed_data(), gain->typed_data());
-  };
-  if (x.element_type() == ffi::F32)
-    run(silu ? Forward<float, true> : Forward<float, false>, float{});
-  else if (x.element_type() == ffi::BF16)
-    run(silu ? Forward<Brain, true> : Forward<Brain, false>, Brain{});
-  else
-    return ffi::Error::InvalidArgument("group_norm takes float32 or bfloat16");
-  return ffi::Error::Success();
+  });
 }
 
 ffi::Error GroupNormGradient(ffi::ThreadPool pool, ffi::AnyBuffer x, F32 scale, F32 bias,
                              F32 mean, F32 gain, ffi::AnyBuffer g,
                              ffi::Result<ffi::AnyBuffer> dx, Out dscale, Out dbias,
                              int64_t groups, bool silu) {
-  const auto run = [&](auto backward, auto zero) {
+  return ByType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
+    const auto backward = silu ? Backward<T, true> : Backward<T, false>;
     backward(pool, ShapeOf(x, groups, 0.f), static_cast<const T*>(x.untyped_data()),
              scale.typed_data(), bias.typed_data(), mean.typed_data(),
              gain.typed_data(), static_cast<const T*>(g.untyped_data()),
              static_cast<T*>(dx->untyped_data()), dscale->typed_data(),
              dbias->typed_data());
-  };
-  if (x.element_type() == ffi::F32)
-    run(silu ? Backward<float, true> : Backward<float, false>, float{});
-  else if (x.element_type() == ffi::BF16)
-    run(silu ? Backward<Brain, true> : Backward<Brain, false>, Brain{});
-  else
-    return ffi::Error::InvalidArgument("group_norm takes float32 or bfloat16");
-  return ffi::Error::Success();
+  });
 }
 
 }  // namespace

@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-LANES = 16
+from deepprism_jax.ops.native import library
 
 
 def fits(x: jax.Array) -> bool:
     """Return whether there is a kernel for x [B, H, W, C]: C a multiple of 16."""
-    return x.shape[-1] % LANES == 0 and x.dtype in (jnp.float32, jnp.bfloat16)
+    return library.takes(x.shape[-1], x.dtype)
 
 
 def forward(
@@ -30,6 +30,7 @@ def forward(
     call = jax.ffi.ffi_call(
         "deepprism_group_norm", (x, statistic, statistic), vmap_method="sequential"
     )
+    scale, bias = (a.astype(jnp.float32) for a in (scale, bias))
     y, mean, gain = call(
         x, scale, bias, groups=np.int64(groups), eps=np.float32(eps), silu=silu
     )
@@ -52,6 +53,7 @@ def backward(
     call = jax.ffi.ffi_call(
         "deepprism_group_norm_gradient", (x, vector, vector), vmap_method="sequential"
     )
+    scale, bias = (a.astype(jnp.float32) for a in (scale, bias))
     dx, dscale, dbias = call(
         x, scale, bias, mean, gain, g, groups=np.int64(groups), silu=silu
     )

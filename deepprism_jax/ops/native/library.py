@@ -10,12 +10,17 @@ import subprocess
 import tempfile
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 SOURCES = ("prism.cc", "group_norm.cc")
 HANDLERS = ("deepprism_prism", "deepprism_group_norm", "deepprism_group_norm_gradient")
 COMPILERS = ("c++", "g++", "clang++")
+LANES = 16
+"""Channels of one vector of the kernels."""
+
 BUILD = "python -m deepprism_jax.ops.native"
 
 _HERE = Path(__file__).parent
@@ -45,11 +50,11 @@ def _processor() -> str:
     return " ".join([platform.machine(), *flags[:1]])
 
 
-def build() -> Path:
-    """Compile the kernels for this machine and return where they lie.
+def find_compiler() -> str:
+    """Return the C++ compiler that CXX names, or the first that is installed.
 
     Raises:
-        BuildError: there is no C++ compiler, or it fails.
+        BuildError: there is none.
     """
     compiler = os.environ.get("CXX") or next(filter(shutil.which, COMPILERS), None)
     if compiler is None:
@@ -57,7 +62,16 @@ def build() -> Path:
             f"no C++ compiler was found (tried {', '.join(COMPILERS)}); install one, "
             "for example Debian's package g++, or name it in CXX"
         )
-    target = path()
+    return compiler
+
+
+def build() -> Path:
+    """Compile the kernels for this machine and return where they lie.
+
+    Raises:
+        BuildError: there is no C++ compiler, or it fails.
+    """
+    compiler, target = find_compiler(), path()
     tuning = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -73,6 +87,11 @@ def build() -> Path:
     except OSError as error:
         raise BuildError(f"the kernels could not be built: {error}") from error
     return target
+
+
+def takes(depth: int, dtype: Any) -> bool:
+    """Return whether the kernels take so many neighbouring channels of a type."""
+    return depth % LANES == 0 and dtype in (jnp.float32, jnp.bfloat16)
 
 
 @functools.cache

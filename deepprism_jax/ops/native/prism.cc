@@ -290,10 +290,8 @@ void KernelGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T
 enum Map : int64_t { kConv, kInputGradient, kKernelGradient };
 
 template <int N, typename T>
-void Run(ffi::ThreadPool& pool, const Shape& s, int64_t ends, int64_t map,
-         const void* a, const void* b, void* out) {
-  const T *left = static_cast<const T*>(a), *right = static_cast<const T*>(b);
-  T* result = static_cast<T*>(out);
+void Run(ffi::ThreadPool& pool, const Shape& s, int64_t ends, int64_t map, const T* left,
+         const T* right, T* result) {
   if (map == kConv) Conv<N>(pool, s, ends, left, right, result);
   if (map == kInputGradient) InputGradient<N>(pool, s, ends, left, right, result);
   if (map == kKernelGradient) KernelGradient<N>(pool, s, ends, left, right, result);
@@ -303,13 +301,12 @@ ffi::Error Prism(ffi::ThreadPool pool, ffi::AnyBuffer a, ffi::AnyBuffer b,
                  ffi::Result<ffi::AnyBuffer> out, ffi::Span<const int64_t> shape,
                  int64_t ends, int64_t map) {
   const Shape s(shape);
-  const bool wide = a.element_type() == ffi::F32, nine = s.rows * s.columns == 9;
-  if (!wide && a.element_type() != ffi::BF16)
-    return ffi::Error::InvalidArgument("prism takes float32 or bfloat16");
-  const auto run = wide ? (nine ? Run<9, float> : Run<1, float>)
-                        : (nine ? Run<9, Brain> : Run<1, Brain>);
-  run(pool, s, ends, map, a.untyped_data(), b.untyped_data(), out->untyped_data());
-  return ffi::Error::Success();
+  return ByType(a.element_type(), [&](auto zero) {
+    using T = decltype(zero);
+    const auto run = s.rows * s.columns == 9 ? Run<9, T> : Run<1, T>;
+    run(pool, s, ends, map, static_cast<const T*>(a.untyped_data()),
+        static_cast<const T*>(b.untyped_data()), static_cast<T*>(out->untyped_data()));
+  });
 }
 
 }  // namespace

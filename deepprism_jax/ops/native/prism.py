@@ -9,8 +9,8 @@ import numpy as np
 from deepprism_jax.ops import shift_and_add
 from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import Geometry
+from deepprism_jax.ops.native import library
 
-LANES = 16
 _ENDS = {"zero": 0, "replicate": 1, "circular": 2}
 _MAPS = {"conv": 0, "input_gradient": 1, "kernel_gradient": 2}
 
@@ -21,8 +21,7 @@ def fits(geometry: Geometry, dtype: Any) -> bool:
     return (
         taps == 3
         and (rows, columns) in ((3, 3), (1, 1))
-        and geometry.depth % LANES == 0
-        and dtype in (jnp.float32, jnp.bfloat16)
+        and library.takes(geometry.depth, dtype)
     )
 
 

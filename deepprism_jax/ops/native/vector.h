@@ -61,6 +61,18 @@ inline float Sum(Vec v) {
   return v[0];
 }
 
+// Calls work with a zero of the type of an array's numbers.
+template <typename Work>
+ffi::Error ByType(ffi::DataType type, const Work& work) {
+  if (type == ffi::F32)
+    work(float{});
+  else if (type == ffi::BF16)
+    work(Brain{});
+  else
+    return ffi::Error::InvalidArgument("the kernels take float32 or bfloat16");
+  return ffi::Error::Success();
+}
+
 // Work of fewer multiplications than this is done before a second thread has woken up.
 constexpr int64_t kWorthAThread = 1 << 18;
 
