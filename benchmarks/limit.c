@@ -26,7 +26,7 @@ static inline void around(const float *x, int b, int h, int w, int H, int W, int
   }
 }
 
-static inline void taps(const float *rows[9], int c, const float *k, vec sum[3]) {
+static inline void taps(const float *rows[9], int c, const vec k[27], vec sum[3]) {
   sum[0] = sum[1] = sum[2] = (vec){0};
 #pragma GCC unroll 9
   for (int t = 0; t < 9; ++t) {
@@ -37,9 +37,11 @@ static inline void taps(const float *rows[9], int c, const float *k, vec sum[3])
   }
 }
 
-void forward(const float *x, const float *k, float *y, int B, int H, int W, int C) {
+void forward(const float *x, const float *kernel, float *y, int B, int H, int W, int C) {
 #pragma omp parallel for schedule(static)
-  for (int line = 0; line < B * H; ++line)
+  for (int line = 0; line < B * H; ++line) {
+    vec k[27];
+    for (int n = 0; n < 27; ++n) k[n] = (vec){0} + kernel[n];
     for (int w = 0; w < W; ++w) {
       const float *rows[9];
       float *out = y + ((size_t)line * W + w) * C;
@@ -57,6 +59,7 @@ void forward(const float *x, const float *k, float *y, int B, int H, int W, int 
       }
       *(vec *)(out + C - LANES) = sum + AFTER(now[2], first);
     }
+  }
 }
 
 void input_gradient(const float *g, const float *k, float *dx, int B, int H, int W, int C) {
@@ -75,7 +78,7 @@ void kernel_gradient(const float *x, const float *g, float *dk, int B, int H, in
       around(x, line / H, line % H, w, H, W, C, rows);
       vec before = load(at + C - LANES), here = load(at);
       for (int c = 0; c < C; c += LANES) {
-        vec after = load(at + (c + LANES) % C);
+        vec after = load(at + (c + LANES < C ? c + LANES : 0));
         vec of[3] = {AFTER(here, after), here, BEFORE(before, here)};
 #pragma GCC unroll 9
         for (int t = 0; t < 9; ++t) {
