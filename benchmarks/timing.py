@@ -1,0 +1,71 @@
+"""Times of several subjects that take turns, so that a busy machine slows all alike."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+Run = Callable[[], Any]
+Name = TypeVar("Name", bound=Hashable)
+
+_FEWEST_BURSTS = 3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """How long to measure."""
+
+    seconds: float = 0.05
+    """Least time of a burst of calls."""
+    bursts: int = 9
+    """Bursts of each subject, in turn; the median counts."""
+    budget: float = 6.0
+    """Seconds after which a slow subject rests; it has three bursts at least."""
+    clock: Literal["auto", "wall", "processor"] = "auto"
+    """`processor` leaves out what other programs take; `auto` is that on one core."""
+
+    @property
+    def clock_used(self) -> Literal["wall", "processor"]:
+        """The clock that `auto` means here."""
+        if self.clock != "auto":
+            return self.clock
+        # Threads that wait for each other may spin, which is no work: so not on many.
+        return "processor" if cores() == 1 else "wall"
+
+
+def cores() -> int:
+    """Cores that this process may use, which `taskset` sets."""
+    return len(os.sched_getaffinity(0))
+
+
+def interleave(subjects: Mapping[Name, Run], timing: Timing) -> dict[Name, float]:
+    """Return the median milliseconds of a call of each.
+
+    A run returns when its work is done. The first call of each, which may compile, is
+    not counted.
+    """
+    clock = {"wall": time.perf_counter, "processor": time.process_time}
+    now = clock[timing.clock_used]
+    for run in subjects.values():
+        run()
+    found: dict[Name, list[float]] = {name: [] for name in subjects}
+    spent = dict.fromkeys(subjects, 0.0)
+    fewest = min(_FEWEST_BURSTS, timing.bursts)
+    for number in range(timing.bursts):
+        for name, run in subjects.items():
+            if number < fewest or spent[name] < timing.budget:
+                start = time.perf_counter()
+                found[name].append(_burst(run, timing.seconds, now))
+                spent[name] += time.perf_counter() - start
+    return {name: 1e3 * statistics.median(times) for name, times in found.items()}
+
+
+def _burst(run: Run, least: float, now: Callable[[], float]) -> float:
+    """Seconds a call, over calls that take at least so long."""
+    calls, end, start = 0, time.perf_counter() + least, now()
+    while not calls or time.perf_counter() < end:
+        run()
+        calls += 1
+    return (now() - start) / calls
