@@ -1,10 +1,11 @@
 """The channel convolution for GPUs: every number computed where it is used, no buffers.
 
-Each output is one sum over taps that reads x itself, at positions computed on the spot.
-XLA:GPU makes one kernel of it, without temporaries: indices are clamped into the array,
-and what lies outside of it is masked afterwards. The kernel gradient is a reduction
-with an accumulator a tap: one pass over x and g. This is what the compiler says
-(`benchmarks/gpu_compile.py`); no GPU has run it.
+Each output is one sum over taps that reads x itself, at positions computed on the spot:
+indices are clamped into the array, and what lies outside of it is masked afterwards.
+For an H100 XLA makes one kernel of it, without temporaries; for an A100 and bfloat16
+the masks of rows and columns (32 bytes each) are kernels too. The kernel gradient is
+one pass over x and g with an accumulator a tap, and two small ones over partial sums.
+All that is read off compiled programs (`benchmarks/gpu_compile.py`); no GPU ran them.
 """
 
 from collections.abc import Iterator

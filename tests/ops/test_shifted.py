@@ -1,5 +1,9 @@
 """The form for GPUs equals the reference, whatever the shape and the type."""
 
+import importlib.util
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -174,3 +178,37 @@ def test_inside_shard_map():
 def test_pays_where_the_band_is_mostly_zeros(depth, kernel_shape, dtype, expected):
     geometry = Geometry(32, 32, depth, kernel_shape, "zero", (1, 1))
     assert shifted.pays(geometry, dtype) is expected
+
+
+@pytest.fixture(scope="module")
+def gpu_compile():
+    """The benchmark that compiles for a GPU without one, where its compiler is."""
+    path = Path(__file__).parents[2] / "benchmarks" / "gpu_compile.py"
+    spec = importlib.util.spec_from_file_location("gpu_compile", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for their module
+    spec.loader.exec_module(module)
+    try:
+        module.device("h100")
+    except SystemExit:
+        pytest.skip(
+            "there is no CUDA compiler: pip install 'deepprism_jax[cuda]', and without "
+            "a GPU set JAX_PLATFORMS=cpu"
+        )
+    return module
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("padding", PADDINGS)
+def test_compiles_to_one_kernel_without_temporaries(gpu_compile, padding, dtype):
+    options = gpu_compile.Options(size=(16, 32, 32, 256), padding=padding)
+    for part in ("conv", "input_gradient"):
+        program = gpu_compile.compile_part(options, "h100", dtype, "shifted", part)
+        assert (program.kernels, program.temporary_bytes) == (1, 0), part
+    part = "kernel_gradient"
+    program = gpu_compile.compile_part(options, "h100", dtype, "shifted", part)
+    # One pass over x and g, and two small ones over its partial sums.
+    assert program.kernels == 3
+    assert program.temporary_bytes < 250_000  # x has 4.2 million numbers
