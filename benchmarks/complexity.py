@@ -110,11 +110,12 @@ def measure(name: str, variable: str, options: Options) -> list[Found]:
 def _sizes(operator: Operator, variable: str, options: Options) -> list[dict[str, int]]:
     key = "side" if variable == "N" else variable
     values = operator.ranges[key][: options.points or None]
+    base = operator.base | operator.instead.get(key, {})
     shrunk = {"C", "side"}
     return [
         {
             name: max(size // options.shrink, 1) if name in shrunk else size
-            for name, size in {**operator.base, key: value}.items()
+            for name, size in {**base, key: value}.items()
         }
         for value in values
     ]

@@ -1,122 +1,89 @@
-"""The channel convolution: every formulation against what this machine can do.
+"""The channel convolution and its residual block, against what else there is.
 
     python benchmarks/operators.py --size 8 32 32 256
     taskset -c 0 python benchmarks/operators.py       # on one core
+    python benchmarks/operators.py --subject block --dtype bfloat16
 
-Times a 3x3x3 convolution of one field, float32, channels on a circle: forward, and
-forward with both gradients. Beside the formulations of `prism_conv` stand a copy of the
-array; a C kernel without a framework (`limit.c`, compiled on the spot: the practical
-limit); dense and grouped convolutions of as many channels in JAX; and, where torch is
-installed, its Conv3d as in the paper and its dense, grouped and depthwise
-convolutions. Subjects take turns in short bursts and the median of each is printed, so
-that a busy machine slows all alike: read the ratios. Results are checked first.
+`convolution` times a 3x3x3 one of one field, channels on a circle: forward, and forward
+with both gradients. Beside the formulations of `prism_conv` (`reference` is XLA's 3-D
+convolution) stand a copy of the array; a C kernel without a framework (`limit.c`,
+compiled on the spot, float32: the practical limit); dense and grouped convolutions of
+as many channels in JAX; and, where torch is installed, its Conv3d as in the paper, what
+torch.compile makes of it and of a shift-and-add, and its dense, grouped and depthwise
+convolutions. `block` times x + 2 * (GroupNorm, SiLU, convolution)(x), DeepPrism and
+dense, in JAX and torch. Subjects take turns in short bursts and the median of each is
+printed: read the ratios. Results are checked first.
 """
 
-import ctypes
-import json
-import os
-import platform
-import statistics
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable
+import importlib.util
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import c_kernel
 import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from rich.console import Console
-from rich.table import Table
+from flax import nnx
+from plotting import draw_bars
+from report import Report, table
+from timing import Run, Timing, interleave
 
+from deepprism_jax.layers import ResBlock, conv_factory
 from deepprism_jax.ops import prism_conv
 from deepprism_jax.ops.grouped import grouped_conv
 from deepprism_jax.ops.native import library
+from deepprism_jax.ops.prism_conv import Method
 from deepprism_jax.training.allocator import keep_memory
 
-LIMIT = "C kernel"
+_TOLERANCE = {"float32": 1e-4, "bfloat16": 3e-2}
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Timing, Report):
     """What to measure."""
 
+    subject: Literal["convolution", "block"] = "convolution"
+    """The operator alone, or a residual block."""
     size: tuple[int, int, int, int] = (8, 32, 32, 256)
     """Batch, height, width, channels; channels a multiple of 32."""
-    methods: tuple[str, ...] = ("native", "shift_and_add", "banded")
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type of the arrays."""
+    methods: tuple[Method, ...] = ("native", "shift_and_add", "banded", "reference")
     """Formulations of `prism_conv`; `native` where it is built."""
     groups: int = 32
     """Groups of the grouped convolutions."""
-    seconds: float = 0.05
-    """Least time of a burst."""
-    bursts: int = 9
-    """Bursts of each subject, in turn."""
-    json: str = ""
-    """File to write the figures to."""
+    norm_groups: int = 32
+    """Groups of the block's GroupNorms."""
+    torch: bool = True
+    """Measure torch too, where it is installed."""
+    torch_compile: bool = True
+    """Measure what torch.compile makes of torch's; compiling takes a minute."""
 
 
-Run = Callable[[], Any]
 Pair = tuple[Run, Run]
-"""A forward pass, and one with both gradients."""
+"""A forward pass, and one with all gradients; both return tuples of arrays."""
 
 
-def c_subjects(x: np.ndarray, kernel: np.ndarray, g: np.ndarray) -> dict[str, Pair]:
-    """Compile `limit.c` and wrap what is in it."""
-    try:
-        compiler = library.find_compiler()
-    except library.BuildError as error:
-        raise SystemExit(f"error: {error}") from None
-    threads = len(os.sched_getaffinity(0))
-    os.environ["OMP_NUM_THREADS"] = str(threads)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "limit.so"
-        flags = ["-x", "c", "-O3", "-march=native", "-fopenmp", "-shared", "-fPIC"]
-        source = Path(__file__).with_name("limit.c")
-        subprocess.run([compiler, *flags, str(source), "-o", str(path)], check=True)
-        limit = ctypes.CDLL(str(path))
-    y, dx, dk = np.empty_like(x), np.empty_like(x), np.empty_like(kernel)
+def jax_pair(function: Callable[..., jax.Array], *operands: Any) -> Pair:
+    """Compile a function of all operands but the last, which is its cotangent."""
+    *inputs, g = operands
 
-    def call(function: Any, *arrays: np.ndarray) -> None:
-        pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in arrays]
-        function(*pointers, *map(ctypes.c_int, x.shape))
-
-    def forward():
-        call(limit.forward, x, kernel, y)
-        return y
-
-    def gradients():
-        forward()
-        call(limit.input_gradient, g, kernel, dx)
-        call(limit.kernel_gradient, x, g, dk)
-        return y, dx, dk
-
-    def copy():
-        pointers = [a.ctypes.data_as(ctypes.c_void_p) for a in (x, y)]
-        limit.copy(*pointers, ctypes.c_size_t(x.size))
-
-    return {"copy": (copy, copy), LIMIT: (forward, gradients)}
-
-
-def jax_pair(conv: Callable[..., jax.Array], *operands: jax.Array) -> Pair:
-    """Compile a convolution of two operands and its gradients; the third is d/dy."""
-    x, kernel, g = operands
-
-    def with_gradients(x, kernel, g):
-        y, pull = jax.vjp(conv, x, kernel)
+    def with_gradients(*operands):
+        *inputs, g = operands
+        y, pull = jax.vjp(function, *inputs)
         return y, *pull(g)
 
-    once, both = jax.jit(conv), jax.jit(with_gradients)
+    once, both = jax.jit(function), jax.jit(with_gradients)
     return (
-        lambda: jax.block_until_ready(once(x, kernel)),
-        lambda: jax.block_until_ready(both(x, kernel, g)),
+        lambda: (jax.block_until_ready(once(*inputs)),),
+        lambda: jax.block_until_ready(both(*inputs, g)),
     )
 
 
-def jax_subjects(options: Options, x, kernel, g) -> dict[str, Pair]:
+def jax_convolutions(options: Options, x, kernel, g) -> dict[str, Pair]:
     """The formulations, then dense and grouped convolutions."""
     channels, draw = options.size[-1], np.random.default_rng(1).normal
     pairs = {
@@ -131,101 +98,112 @@ def jax_subjects(options: Options, x, kernel, g) -> dict[str, Pair]:
     return pairs
 
 
-def torch_subjects(options: Options, x, g) -> dict[str, Pair]:
-    """The same in torch, or nothing where it is not installed."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
-    channels = options.size[-1]
-
-    def pair(layer, x, g):
-        x = x.requires_grad_()
-
-        def gradients():
-            return torch.autograd.grad(layer(x), [x, *layer.parameters()], g)
-
-        def forward():
-            with torch.no_grad():
-                return layer(x)
-
-        return forward, gradients
-
-    flat = [torch.from_numpy(np.array(a)).permute(0, 3, 1, 2) for a in (x, g)]
-    deep = [a.contiguous().unsqueeze(1) for a in flat]
-    padding = {"padding": 1, "bias": False}
-    pairs = {"torch Conv3d": pair(torch.nn.Conv3d(1, 1, 3, **padding), *deep)}
-    counts = {"dense": 1, f"{options.groups} groups": options.groups}
-    for name, groups in {**counts, "depthwise": channels}.items():
-        layer = torch.nn.Conv2d(channels, channels, 3, groups=groups, **padding)
-        layer = layer.to(memory_format=torch.channels_last)
-        pairs[f"torch {name}"] = pair(layer, *flat)
+def jax_blocks(options: Options, x, g) -> dict[str, Pair]:
+    """Residual blocks of DeepPrism and of dense convolutions."""
+    pairs = {}
+    kinds: tuple[Any, ...] = ("deepprism", "dense")
+    for kind in kinds:
+        conv = conv_factory(kind, dtype=x.dtype)
+        block = ResBlock(
+            options.size[-1],
+            conv=conv,
+            norm_groups=options.norm_groups,
+            rngs=nnx.Rngs(0),
+        )
+        graph, state = nnx.split(block)
+        pairs[f"JAX {kind}"] = jax_pair(_applied(graph), state, x, g)
     return pairs
 
 
-def burst(run: Run, seconds: float) -> float:
-    """Milliseconds a call, over calls that take at least so long."""
-    calls, start = 0, time.perf_counter()
-    while (elapsed := time.perf_counter() - start) < seconds or not calls:
-        run()
-        calls += 1
-    return 1e3 * elapsed / calls
+def _applied(graph: Any) -> Callable[..., jax.Array]:
+    return lambda state, x: nnx.merge(graph, state)(x)
 
 
-def check(subjects: dict[str, Pair]) -> None:
-    """Compare the gradients of every formulation with the C kernel's."""
-    expected = [np.array(a) for a in subjects[LIMIT][1]()]
-    for name, (_, gradients) in subjects.items():
-        if name.startswith("prism"):
-            for wanted, value in zip(expected, gradients(), strict=True):
-                value = np.reshape(value, wanted.shape)
-                difference = np.abs(value - wanted).max() / np.abs(wanted).max()
-                if difference > 1e-4:
-                    raise SystemExit(f"error: {name} differs by {difference:.1e}")
-
-
-def main(options: Options) -> None:
-    """Measure and print the table."""
-    keep_memory()
+def subjects(options: Options) -> tuple[str, dict[str, Pair]]:
+    """What is measured, by name, and the name of what the others are compared with."""
     draw = np.random.default_rng(0).normal
     x, g = (draw(size=options.size).astype(np.float32) for _ in range(2))
     kernel = draw(size=(3, 3, 3, 1, 1)).astype(np.float32)
-    subjects = {
-        **c_subjects(x, kernel, g),
-        **jax_subjects(options, *map(jnp.asarray, (x, kernel, g))),
-        **torch_subjects(options, x, g),
+    arrays = [jnp.asarray(a, options.dtype) for a in (x, kernel, g)]
+    torch: Any = None
+    if options.torch and importlib.util.find_spec("torch"):
+        import torch_subjects as torch
+    common = {"dtype": options.dtype, "compiled": options.torch_compile}
+    if options.subject == "block":
+        pairs = jax_blocks(options, arrays[0], arrays[2])
+        if torch:
+            common["norm_groups"] = options.norm_groups
+            pairs |= torch.blocks(x, g, **common)
+        return "JAX deepprism", pairs
+    pairs = c_kernel.subjects(x, kernel, g) | jax_convolutions(options, *arrays)
+    zeros = partial(prism_conv, channel_padding="zero", method="shift_and_add")
+    expected = {"on a circle": pairs["C kernel"], "zeros": jax_pair(zeros, *arrays)}
+    checked = {name: "on a circle" for name in pairs if name.startswith("prism")}
+    if torch:
+        found = torch.convolutions(x, kernel, g, groups=options.groups, **common)
+        pairs |= found
+        checked |= {name: "zeros" for name in found if "Conv3d" in name}
+        checked |= {name: "on a circle" for name in found if "shift" in name}
+    wanted = {name: as_rows(gradients()) for name, (_, gradients) in expected.items()}
+    for name, padding in checked.items():
+        check(name, as_rows(pairs[name][1]()), wanted[padding], options.dtype)
+    return "C kernel", pairs
+
+
+def as_rows(results: Sequence[Any]) -> list[np.ndarray]:
+    """Output and gradients as float32: two [B, H, W, C], and [3, 3, 3]."""
+    if hasattr(results[0], "detach"):  # torch
+        results = [a.detach().float().numpy() for a in results]
+        if results[-1].ndim == 5:  # its Conv3d, on [B, C, H, W]
+            *maps, kernel = results
+            results = [a.transpose(0, 2, 3, 1) for a in maps]
+            results.append(kernel[0, 0].transpose(1, 2, 0))
+    y, dx, dk = (np.asarray(a, np.float32) for a in results)
+    return [y.copy(), dx.copy(), dk.reshape(3, 3, 3)]
+
+
+def check(
+    name: str, found: list[np.ndarray], wanted: list[np.ndarray], dtype: str
+) -> None:
+    """Stop where an output or a gradient is not what it should be."""
+    for value, expected in zip(found, wanted, strict=True):
+        difference = np.abs(value - expected).max() / np.abs(expected).max()
+        if not difference < _TOLERANCE[dtype]:
+            raise SystemExit(f"error: {name} differs by {difference:.1e}")
+
+
+def main(options: Options) -> None:
+    """Measure, print, and write what is asked for."""
+    options.check()
+    keep_memory()
+    base, pairs = subjects(options)
+    parts = ("forward", "with gradients")
+    runs = {
+        (part, name): run
+        for name, pair in pairs.items()
+        for part, run in zip(parts, pair, strict=True)
+        if (part, name) != ("with gradients", "copy")
     }
-    check(subjects)
-    times: dict[str, tuple[list[float], list[float]]]
-    times = {name: ([], []) for name in subjects}
-    for number in range(options.bursts + 1):
-        for name, pair in subjects.items():
-            for run, found in zip(pair, times[name], strict=True):
-                milliseconds = burst(run, options.seconds if number else 0.0)
-                if number:  # the first call compiles
-                    found.append(milliseconds)
-    medians = {n: [statistics.median(t) for t in pair] for n, pair in times.items()}
-    cores = len(os.sched_getaffinity(0))
-    title = f"3x3x3, {'x'.join(map(str, options.size))}, float32, {cores} cores"
-    table = Table("", title=title)
-    for heading in ("forward (ms)", "/ C", "with gradients (ms)", "/ C"):
-        table.add_column(heading, justify="right")
-    for name, pair in medians.items():
+    times = interleave(runs, options)
+    medians = {
+        part: {name: times[part, name] for name in pairs if (part, name) in times}
+        for part in parts
+    }
+    rows = []
+    for name in pairs:
         cells = []
-        for value, limit in zip(pair, medians[LIMIT], strict=True):
-            cells += [f"{value:.2f}", f"{value / limit:.2f}"]
-        table.add_row(name, *(cells if name != "copy" else [*cells[:2], "", ""]))
-    Console().print(table)
-    if options.json:
-        facts = {
-            "size": options.size,
-            "cores": cores,
-            "processor": platform.processor() or platform.machine(),
-            "jax": jax.__version__,
-            "milliseconds": medians,
-        }
-        Path(options.json).write_text(json.dumps(facts, indent=2) + "\n")
+        for part in parts:
+            if name in medians[part]:
+                value = medians[part][name]
+                cells += [f"{value:.2f}", f"{value / medians[part][base]:.2f}"]
+        rows.append((name, *cells, *[""] * (4 - len(cells))))
+    size = "x".join(map(str, options.size))
+    title = f"{options.subject}, {size}, {options.dtype}, {options.clock_used} time"
+    headings = [text for part in parts for text in (f"{part} (ms)", f"/ {base}")]
+    table(title, ("", *headings), rows)
+    options.write_json("operators", clock=options.clock_used, milliseconds=medians)
+    if options.plot:
+        draw_bars(options.plot, title, {f"{n} (ms)": m for n, m in medians.items()})
 
 
 if __name__ == "__main__":

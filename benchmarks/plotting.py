@@ -36,9 +36,7 @@ def draw_panels(path: str, title: str, panels: Sequence[Panel], columns: int) ->
     _save(figure, path)
 
 
-def draw_bars(
-    path: str, title: str, groups: Mapping[str, Mapping[str, float]], unit: str
-) -> None:
+def draw_bars(path: str, title: str, groups: Mapping[str, Mapping[str, float]]) -> None:
     """Draw one panel of bars a group, on a logarithmic axis, the value at each."""
     most = max(len(bars) for bars in groups.values())
     size = (6.0 * len(groups), 1.0 + 0.32 * most)
@@ -46,7 +44,7 @@ def draw_bars(
     for axes, (name, bars) in zip(grid, groups.items(), strict=True):
         drawn = axes.barh(list(bars), list(bars.values()))
         axes.bar_label(drawn, fmt="%.3g", padding=3, fontsize="small")
-        axes.set(title=name, xlabel=unit, xscale="log")
+        axes.set(title=name, xscale="log")
         axes.margins(x=0.2)
         axes.invert_yaxis()
     _save(figure, path)

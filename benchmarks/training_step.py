@@ -1,111 +1,249 @@
-"""Memory and rate of a training step: DeepPrism beside dense, at the same width.
+"""Rate and memory of a training step: DeepPrism beside dense, in JAX and in torch.
 
-    python benchmarks/training_step.py --widths 128 256 --batch-size 8
+    python benchmarks/training_step.py --widths 128 256 --batch-sizes 8 32
+    taskset -c 0 python benchmarks/training_step.py --dtype bfloat16     # on one core
 
-Prints, for the autoencoder of the paper at 32 px with mean square and KL terms
-(forward, backward, Adam, moving average): parameters; what the compiled step holds in
-memory at its peak, by the compiler's own account (arguments + temporaries); and images
-a second, the median of interleaved bursts, so that a busy machine slows both alike.
-Where the C++ kernels are built, each is measured with and without them.
+For the autoencoder of the paper at 32 px with mean square and KL terms (forward,
+backward, clipping, Adam, moving average): parameters; what the compiled step holds in
+memory at its peak, by the compiler's own account (arguments + temporaries), which torch
+does not give; the time of a step, of a forward pass, and of what follows the backward
+pass. Where torch is installed, the same network of its own layers stands beside it,
+DeepPrism as the paper's Conv3d. Subjects take turns, and the medians are printed.
 """
 
+import importlib.util
 import os
-import statistics
-import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import optax
 import tyro
-from rich.console import Console
-from rich.table import Table
+from plotting import draw_bars
+from report import Report, table
+from timing import Run, Timing, cores, interleave
 
 from deepprism_jax.ops.native import library
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.config import Config, ModelConfig, TrainConfig
+from deepprism_jax.training.optimizer import make_optimizer
 from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.state import move_average
 from deepprism_jax.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Timing, Report):
     """What to measure."""
 
     widths: tuple[int, ...] = (128, 256)
     """Channels of the hidden layers."""
-    kinds: tuple[str, ...] = ("deepprism", "dense")
+    kinds: tuple[Literal["deepprism", "dense"], ...] = ("deepprism", "dense")
     """Kinds of convolution."""
-    batch_size: int = 8
+    batch_sizes: tuple[int, ...] = (8,)
     """Images a step."""
-    bursts: int = 7
-    """Timed steps of each, in turn."""
+    blocks: int = 2
+    """Residual blocks a level of the encoder; the decoder has one more."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Compute type; parameters stay float32."""
+    plain: bool = False
+    """Measure DeepPrism without the C++ kernels too, where they are built."""
+    torch: bool = True
+    """Measure torch too, where it is installed."""
+    bursts: int = 5
+    budget: float = 20.0
 
 
+@dataclass
 class Subject:
-    """One compiled step, and how long it took each time."""
+    """One network at one batch size, its runs and what they took in milliseconds."""
 
-    def __init__(self, width: int, kind: str, batch_size: int, kernels: bool):
-        os.environ["DEEPPRISM_NATIVE"] = str(int(kernels))
-        library.loaded.cache_clear()
-        config = Config(
-            model=ModelConfig(width=width, conv=kind),  # pyright: ignore
-            train=TrainConfig(batch_size=batch_size),
-        )
-        self.name = f"{kind}, C = {width}{', C++ kernels' if kernels else ''}"
-        self.batch_size = batch_size
-        self.trainer = Trainer(config, make_mesh())
-        pixels = np.random.default_rng(0).integers(0, 256, (batch_size, 32, 32, 3))
-        self.batch = self.trainer.shard_batch({"image": pixels.astype(np.uint8)})
-        self.state = self.trainer.init()
-        self.plan = self.trainer.lower_step().compile().memory_analysis()
-        self.run()
-        self.seconds: list[float] = []
-
-    def run(self) -> float:
-        """Take one step and return its seconds."""
-        start = time.perf_counter()
-        self.state, metrics = self.trainer.step(self.state, self.batch)
-        jax.block_until_ready((self.state, metrics))
-        return time.perf_counter() - start
+    name: str
+    batch_size: int
+    parameters: int
+    bytes: int | None
+    runs: dict[str, Run]
+    milliseconds: dict[str, float] = field(default_factory=dict)
 
     @property
-    def parameters(self) -> int:
-        """Numbers that are trained."""
-        return sum(leaf.size for leaf in jax.tree.leaves(self.state.params))
+    def label(self) -> str:
+        """Name and batch size."""
+        return f"{self.name}, batch {self.batch_size}"
 
     @property
-    def mebibytes(self) -> float:
-        """Arguments and temporaries of the step."""
-        arguments = self.plan.argument_size_in_bytes
-        return (arguments + self.plan.temp_size_in_bytes) / 2**20
+    def rate(self) -> float:
+        """Images a second."""
+        return 1e3 * self.batch_size / self.milliseconds["step"]
+
+
+def jax_subject(
+    options: Options, width: int, kind: Any, batch_size: int, kernels: bool
+) -> Subject:
+    """Compile the trainer's step, reconstruction and optimizer."""
+    os.environ["DEEPPRISM_NATIVE"] = str(int(kernels))
+    library.loaded.cache_clear()
+    config = Config(
+        model=ModelConfig(width=width, conv=kind, blocks=options.blocks),
+        train=TrainConfig(batch_size=batch_size, dtype=options.dtype),
+    )
+    trainer = Trainer(config, make_mesh())
+    batch = trainer.shard_batch({"image": pixels(batch_size)})
+    state = trainer.init()
+    values = jax.tree.map(jnp.copy, trainer.inference_values(state))
+    step = trainer.lower_step().compile()
+    plan: Any = step.memory_analysis()
+    runs = {
+        "step": held(lambda state: step(state, batch, None)[0], state),
+        "forward": lambda: jax.block_until_ready(
+            trainer.reconstruct(values, batch["image"])
+        ),
+        "update": update_run(trainer, values),
+    }
+    for run in runs.values():  # traced now, with or without kernels
+        run()
+    return Subject(
+        name=f"JAX {kind}, C = {width}{'' if kernels else ', no kernels'}",
+        batch_size=batch_size,
+        parameters=sum(leaf.size for leaf in values.values()),
+        bytes=plan.argument_size_in_bytes + plan.temp_size_in_bytes,
+        runs=runs,
+    )
+
+
+def held(step: Callable[[Any], Any], state: Any) -> Run:
+    """A run that puts a state in and keeps the one that comes out."""
+    states = [state]
+
+    def run():
+        states.append(step(states.pop()))
+        return jax.block_until_ready(states)
+
+    return run
+
+
+def update_run(trainer: Trainer, values: dict[str, jax.Array]) -> Run:
+    """What follows the backward pass: clipping, optimizer, moving average."""
+    config = trainer.config
+    optimizer = make_optimizer(config.optimizer, trainer.schedule, values)
+    gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), values)
+
+    @partial(jax.jit, donate_argnums=0)
+    def update(state):
+        params, average, opt_state = state
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        params: Any = optax.apply_updates(params, updates)
+        step = jnp.zeros((), jnp.int32)
+        return params, move_average(average, params, 0.999, step), opt_state
+
+    params, average = (jax.tree.map(jnp.copy, values) for _ in range(2))
+    return held(update, (params, average, optimizer.init(values)))
+
+
+def torch_subjects(options: Options, width: int, batch_size: int) -> Iterator[Subject]:
+    """The same network in torch; DeepPrism in both layouts of its kernel."""
+    import torch
+    from torch_autoencoder import Training
+
+    torch.set_num_threads(cores())
+    images = torch.from_numpy(pixels(batch_size)).permute(0, 3, 1, 2).contiguous()
+    layouts: dict[str, tuple[Any, ...]]
+    layouts = {"deepprism": ("contiguous", "channels_last"), "dense": ("contiguous",)}
+    for kind in options.kinds:
+        for layout in layouts[kind]:
+            twin = Training(
+                kind, width, options.blocks, layout=layout, dtype=options.dtype
+            )
+            yield Subject(
+                name=f"torch {kind}, C = {width}, {layout}",
+                batch_size=batch_size,
+                parameters=twin.parameters,
+                bytes=None,
+                runs={
+                    "step": partial(twin.step, images),
+                    "forward": partial(twin.forward, images),
+                    "update": twin.update,
+                },
+            )
+
+
+def pixels(batch_size: int) -> np.ndarray:
+    """Images of noise, uint8 [B, 32, 32, 3]."""
+    draw = np.random.default_rng(0).integers
+    return draw(0, 256, (batch_size, 32, 32, 3)).astype(np.uint8)
+
+
+def subjects(options: Options) -> list[Subject]:
+    """All that is measured."""
+    built = library.loaded()
+    with_torch = options.torch and importlib.util.find_spec("torch")
+    made = []
+    for width in options.widths:
+        for batch_size in options.batch_sizes:
+            for kind in options.kinds:
+                plain = options.plain and built and kind == "deepprism"
+                for kernels in (built, False) if plain else (built,):
+                    made.append(jax_subject(options, width, kind, batch_size, kernels))
+            if with_torch:
+                made += torch_subjects(options, width, batch_size)
+    os.environ["DEEPPRISM_NATIVE"] = str(int(built))
+    library.loaded.cache_clear()
+    return made
+
+
+def row(subject: Subject) -> tuple[str, ...]:
+    """A line of the table."""
+    step, forward, update = (
+        subject.milliseconds[part] for part in ("step", "forward", "update")
+    )
+    return (
+        subject.label,
+        f"{subject.parameters:,}",
+        "" if subject.bytes is None else f"{subject.bytes / 2**20:,.0f}",
+        f"{subject.rate:.1f}",
+        f"{step:.0f}",
+        f"{forward:.0f}",
+        f"{step / forward:.2f}",
+        f"{update / step:.1%}",
+    )
 
 
 def main(options: Options) -> None:
-    """Measure and print the table."""
+    """Measure, print, and write what is asked for."""
+    options.check()
     keep_memory()
-    built = library.loaded()
-    subjects = [
-        Subject(width, kind, options.batch_size, kernels)
-        for width in options.widths
-        for kind in options.kinds
-        for kernels in ((True, False) if built else (False,))
+    measured = subjects(options)
+    runs = {
+        (number, part): run
+        for number, subject in enumerate(measured)
+        for part, run in subject.runs.items()
+    }
+    for (number, part), milliseconds in interleave(runs, options).items():
+        measured[number].milliseconds[part] = milliseconds
+    title = f"training step, 32 px, {options.dtype}, {options.clock_used} time"
+    headings = ("network", "parameters", "memory (MiB)", "images/s", "step (ms)")
+    headings += ("forward (ms)", "step / forward", "update")
+    table(title, headings, map(row, measured))
+    rows = [
+        {
+            "name": one.name,
+            "batch_size": one.batch_size,
+            "parameters": one.parameters,
+            "bytes": one.bytes,
+            "images_per_second": one.rate,
+            "milliseconds": one.milliseconds,
+        }
+        for one in measured
     ]
-    for _ in range(options.bursts):
-        for subject in subjects:
-            subject.seconds.append(subject.run())
-    table = Table(title=f"training step, 32 px, batch {options.batch_size}")
-    for column in ("network", "parameters", "memory", "images/s", "ms a step"):
-        table.add_column(column, justify="left" if column == "network" else "right")
-    for subject in subjects:
-        seconds = statistics.median(subject.seconds)
-        table.add_row(
-            subject.name,
-            f"{subject.parameters:,}",
-            f"{subject.mebibytes:,.0f} MiB",
-            f"{subject.batch_size / seconds:.1f}",
-            f"{1e3 * seconds:.0f}",
-        )
-    Console().print(table)
+    options.write_json("training_step", clock=options.clock_used, rows=rows)
+    if options.plot:
+        rates = {one.label: one.rate for one in measured}
+        memory = {one.label: one.bytes / 2**20 for one in measured if one.bytes}
+        panels = {"images a second": rates, "memory of a step (MiB)": memory}
+        draw_bars(options.plot, title, panels)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ def test_the_smallest_run_prints_and_writes(benchmark_module, tmp_path, capsys):
             variables=("C",),
             rows=("parameters", "training"),
             points=2,
-            shrink=32,
+            shrink=16,
             seconds=0.0,
             bursts=1,
             json=str(path),
