@@ -129,7 +129,10 @@ def show(found: list[Found], tolerance: float) -> None:
             one.row,
             one.variable,
             f"{one.sizes[0]} to {one.sizes[-1]}",
-            *(f"{x:.2f}" for x in (one.slope, one.leading, one.paper, one.counted)),
+            *(
+                f"{round(x, 2) + 0.0:.2f}"
+                for x in (one.slope, one.leading, one.paper, one.counted)
+            ),
             one.remark(tolerance),
         )
         for one in found
@@ -155,8 +158,9 @@ def draw(path: str, found: list[Found]) -> None:
     panels: dict[tuple[str, str], list[Curve]] = {}
     for one in found:
         if one.row != "parameters":
-            label = f"{one.operator}: {one.slope:.2f}"
-            curve = Curve(label, one.sizes, one.values)
+            label = f"{one.operator}: {round(one.slope, 2) + 0.0:.2f}"
+            number = list(TABLE2).index(one.operator)
+            curve = Curve(number, label, one.sizes, one.values)
             panels.setdefault((one.variable, one.row), []).append(curve)
     units = {"training": "ms", "inference": "ms", "space": "bytes"}
     drawn = [

@@ -5,8 +5,9 @@ from typing import Any, NamedTuple
 
 
 class Curve(NamedTuple):
-    """What one subject measured at several sizes."""
+    """What one subject measured at several sizes; the same number, the same colour."""
 
+    number: int
     label: str
     x: Sequence[float]
     y: Sequence[float]
@@ -24,16 +25,33 @@ class Panel(NamedTuple):
 def draw_panels(path: str, title: str, panels: Sequence[Panel], columns: int) -> None:
     """Draw panels in rows of so many."""
     rows = -(-len(panels) // columns)
-    figure, grid = _figure(title, (4.2 * columns, 3.4 * rows), rows, columns)
+    figure, grid = _figure(title, (5.4 * columns, 3.2 * rows), rows, columns)
     for axes in grid[len(panels) :]:
         axes.set_visible(False)
     for axes, panel in zip(grid, panels, strict=False):
         for curve in panel.curves:
-            axes.loglog(curve.x, curve.y, "o-", label=curve.label, markersize=3)
+            axes.loglog(
+                curve.x,
+                curve.y,
+                "o-",
+                color=f"C{curve.number}",
+                label=curve.label,
+                markersize=3,
+            )
         axes.set(title=panel.title, xlabel=panel.x_label, ylabel=panel.y_label)
-        axes.grid(True, which="both", alpha=0.3)
-        axes.legend(fontsize="x-small")
+        ticks = sorted({x for curve in panel.curves for x in curve.x})
+        axes.set_xticks(ticks, [f"{x:g}" for x in ticks], rotation=45, fontsize=7)
+        axes.set_xticks([], minor=True)
+        axes.set_ylim(*_at_least_a_decade(*axes.get_ylim()))
+        axes.grid(True, alpha=0.3)
+        axes.legend(fontsize="x-small", loc="upper left", bbox_to_anchor=(1, 1))
     _save(figure, path)
+
+
+def _at_least_a_decade(low: float, high: float) -> tuple[float, float]:
+    """Limits of an axis on which noise about a constant does not look like a slope."""
+    middle = (low * high) ** 0.5
+    return min(low, middle / 10**0.5), max(high, middle * 10**0.5)
 
 
 def draw_bars(path: str, title: str, groups: Mapping[str, Mapping[str, float]]) -> None:

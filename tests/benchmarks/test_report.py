@@ -22,7 +22,7 @@ def test_both_plots_are_drawn(benchmark_module, tmp_path):
     plotting = benchmark_module("plotting")
     bars = {"forward": {"a": 1.0, "b": 20.0}, "backward": {"a": 3.0}}
     plotting.draw_bars(str(tmp_path / "bars.png"), "title", bars)
-    curve = plotting.Curve("a: 1.00", [1, 2], [3.0, 6.0])
+    curve = plotting.Curve(0, "a: 1.00", [1, 2], [3.0, 6.0])
     panel = plotting.Panel("training", "C", "ms", [curve])
     plotting.draw_panels(str(tmp_path / "panels.png"), "title", [panel] * 3, 2)
     assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
