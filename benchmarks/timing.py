@@ -7,6 +7,8 @@ from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+import jax
+
 Run = Callable[[], Any]
 Name = TypeVar("Name", bound=Hashable)
 
@@ -24,7 +26,7 @@ class Timing:
     budget: float = 6.0
     """Seconds after which a slow subject rests; it has three bursts at least."""
     clock: Literal["auto", "wall", "processor"] = "auto"
-    """`processor` leaves out what other programs take; `auto` is that on one core."""
+    """`processor` leaves out what other programs take; `auto` is that on one CPU core."""
 
     @property
     def clock_used(self) -> Literal["wall", "processor"]:
@@ -32,7 +34,9 @@ class Timing:
         if self.clock != "auto":
             return self.clock
         # Threads that wait for each other may spin, which is no work: so not on many.
-        return "processor" if cores() == 1 else "wall"
+        # And a processor waits for an accelerator.
+        alone = cores() == 1 and jax.default_backend() == "cpu"
+        return "processor" if alone else "wall"
 
 
 def cores() -> int:

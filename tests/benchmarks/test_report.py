@@ -27,15 +27,3 @@ def test_both_plots_are_drawn(benchmark_module, tmp_path):
     plotting.draw_panels(str(tmp_path / "panels.png"), "title", [panel] * 3, 2)
     assert all(path.stat().st_size > 1000 for path in tmp_path.iterdir())
     assert "matplotlib.pyplot" not in sys.modules
-
-
-def test_subjects_take_turns_until_their_budget_is_spent(benchmark_module):
-    timing = benchmark_module("timing")
-    calls = []
-    medians = timing.interleave(
-        {name: lambda name=name: calls.append(name) for name in "ab"},
-        timing.Timing(seconds=0.0, bursts=5, budget=0.0),
-    )
-    assert "".join(calls) == "ab" + "ab" * 3
-    assert set(medians) == {"a", "b"}
-    assert min(medians.values()) >= 0
