@@ -26,7 +26,7 @@ class Timing:
     budget: float = 6.0
     """Seconds after which a slow subject rests; it has three bursts at least."""
     clock: Literal["auto", "wall", "processor"] = "auto"
-    """`processor` leaves out what other programs take; `auto` is that on one CPU core."""
+    """`processor` leaves out other programs; `auto` takes it on one core of a CPU."""
 
     @property
     def clock_used(self) -> Literal["wall", "processor"]:
