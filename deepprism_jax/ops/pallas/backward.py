@@ -192,7 +192,7 @@ def _kernel(geometry: Geometry, cut: Tiling, activated: bool, *refs: Ref) -> Non
                 dv = dv * slope
             rows.write_tile(dx.at[image], cut, row, column, dv)
 
-        rows.each_tile(cut, tile)
+        rows.each_tile(cut, depth * max(geometry.kernel_shape[3:]), tile)
         if activated:
 
             @pl.when(block == cut.blocks - 1)

@@ -153,7 +153,7 @@ def _kernel(geometry: Geometry, cut: Tiling, activated: bool, *refs: Ref) -> Non
                 first = (block == 0) & (row == 0) & (column == 0)
                 _add_moments(sums, cut, column, v, first)
 
-        rows.each_tile(cut, tile)
+        rows.each_tile(cut, depth * max(geometry.kernel_shape[3:]), tile)
         if activated:
 
             @pl.when(block == cut.blocks - 1)

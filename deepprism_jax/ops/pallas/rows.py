@@ -14,6 +14,7 @@ from deepprism_jax.ops.pallas.tiles import GROUP, Tiling, taps
 
 Ref = Any  # a block of memory inside a kernel: indexed to be read and written
 f32 = jnp.float32
+_STRAIGHT = 1 << 18  # elements
 
 
 class Rows(NamedTuple):
@@ -151,7 +152,7 @@ def fill(
     def put(row, v):
         scratch[row, columns] = v.astype(dtype)
 
-    @pl.loop(0, tiles.rows, unroll=_divisor(tiles.rows, 2))
+    @pl.loop(0, tiles.rows, unroll=_unroll(tiles.rows, tiles.width * scratch.shape[2]))
     def _(row):
         put(row + 1, value(*(source.block[image, row] for source in sources)))
 
@@ -175,11 +176,11 @@ def copy_rows(scratch: Ref, tiles: Tiling, block: Ref) -> None:
         scratch[row, : tiles.width] = block[row]
 
 
-def each_tile(tiles: Tiling, body: Callable[[Any, int], None]) -> None:
+def each_tile(tiles: Tiling, channels: int, body: Callable[[Any, int], None]) -> None:
     """Run `body(row, column)` for the first row and column of every tile."""
     count = tiles.rows // tiles.tile_rows
 
-    @pl.loop(0, count, unroll=_divisor(count, 4 if not tiles.margin else 1))
+    @pl.loop(0, count, unroll=_unroll(count, tiles.tile_rows * tiles.pitch * channels))
     def _(tile):
         for column in range(0, tiles.pitch, tiles.tile_columns):
             body(tile * tiles.tile_rows, column)
@@ -239,5 +240,11 @@ def matmul(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array
     )
 
 
-def _divisor(number: int, most: int) -> int:
-    return next(n for n in range(most, 0, -1) if number % n == 0)
+def _unroll(trips: int, elements: int) -> int:
+    """How many trips over so many elements to write out: a divisor of the trips.
+
+    Units work side by side only within straight code, so much of it is good; how much,
+    was tried by the compiler's estimates.
+    """
+    most = max(1, _STRAIGHT // elements)
+    return next(n for n in range(min(most, trips), 0, -1) if trips % n == 0)
