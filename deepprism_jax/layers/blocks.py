@@ -1,12 +1,31 @@
 """Blocks of the networks, of whatever kind of convolution the factory makes."""
 
+from typing import Any
+
 from flax import nnx
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.attention import Attention
 from deepprism_jax.layers.conv import ConvFactory
 from deepprism_jax.layers.norm import GroupNorm
+from deepprism_jax.ops.half_block import Moments, moments
 from deepprism_jax.ops.resample import upsample_nearest
+
+
+def norm_silu_conv(
+    norm: GroupNorm,
+    conv: Any,
+    x: Float[Array, "b h w c"],
+    known: Moments | None = None,
+) -> tuple[Float[Array, "b h w oc"], Moments | None]:
+    """Return `conv(silu(norm(x)))`, and its moments where they come with it.
+
+    A convolution that can take normalisation and SiLU into its own pass does; `known`
+    are the moments of x, where a pass before this one has summed them.
+    """
+    if not (hasattr(conv, "fuses") and conv.fuses(x)):
+        return conv(norm.silu(x)), None
+    return conv.after_silu(x, norm.affine(known or moments(x)))
 
 
 class ResBlock(nnx.Module):
@@ -22,9 +41,10 @@ class ResBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Map [..., H, W, C] to the same shape."""
-        h = self.conv1(self.norm1.silu(x))  # pyright: ignore[reportCallIssue]
-        h = self.conv2(self.norm2.silu(h))  # pyright: ignore[reportCallIssue]
-        return x + h
+        flat = x.reshape(-1, *x.shape[-3:])
+        h, known = norm_silu_conv(self.norm1, self.conv1, flat)
+        h, _ = norm_silu_conv(self.norm2, self.conv2, h, known)
+        return x + h.reshape(x.shape)
 
 
 class AttentionBlock(nnx.Module):

@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.ops.half_block import Affine, Moments
 from deepprism_jax.ops.materialize import materialize_on_cpu
 from deepprism_jax.ops.native import group_norm as kernels
 from deepprism_jax.ops.native import library as native
@@ -123,6 +124,32 @@ def _plain_backward(x, scale, bias, mean, gain, g, *, groups, silu):
 _group_norm.defvjp(_forward, _backward)
 
 
+def group_affine(
+    moments: Moments,
+    scale: Float[Array, " c"],
+    bias: Float[Array, " c"],
+    *,
+    groups: int,
+    eps: float = 1e-6,
+) -> Affine:
+    """Return group normalisation as an affine map, of the moments of each channel.
+
+    A group's variance is the mean of its channels' and the variance of their means.
+    """
+    batch, channels = moments.mean.shape
+    members = channels // groups
+
+    def over_group(a):
+        mean = a.reshape(batch, groups, members).mean(-1)
+        return jnp.repeat(mean, members, axis=-1)
+
+    mean = over_group(moments.mean)
+    apart = moments.mean - mean
+    gain = lax.rsqrt(over_group(moments.variance + apart * apart) + eps)
+    offset = jnp.broadcast_to(bias, gain.shape)
+    return Affine(mean, gain * scale, offset)
+
+
 class GroupNorm(nnx.Module):
     """Group normalisation with a scale and a bias a channel.
 
@@ -149,6 +176,11 @@ class GroupNorm(nnx.Module):
     def silu(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Normalise, then SiLU, in one pass: what precedes every hidden convolution."""
         return self._apply(x, silu=True)
+
+    def affine(self, moments: Moments) -> Affine:
+        """Return the map of a feature map with these moments: x -> `self(x)`."""
+        scale, bias = self.scale[...], self.bias[...]
+        return group_affine(moments, scale, bias, groups=self.groups)
 
     def _apply(self, x: jax.Array, silu: bool) -> jax.Array:
         scale, bias = self.scale[...], self.bias[...]

@@ -1,11 +1,15 @@
 """Channel convolutions as modules: eq. (1) to (3) of the paper."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.initializers import prism_kernel
-from deepprism_jax.ops import ChannelPadding, prism_conv
+from deepprism_jax.ops import ChannelPadding, half_block, prism_conv
+from deepprism_jax.ops.geometry import geometry_of
+from deepprism_jax.ops.half_block import Affine, Moments
 
 
 class PrismConv(nnx.Module):
@@ -62,6 +66,24 @@ class PrismConv(nnx.Module):
             return y
         bias = self.bias[...].astype(dtype)
         return y + jnp.repeat(bias, y.shape[-1] // bias.size)
+
+    def fuses(self, x: Float[Array, "b h w c"]) -> bool:
+        """Return whether `after_silu` has a kernel for x on some platform."""
+        dtype = self.dtype or x.dtype
+        if x.dtype != dtype or self.kernel[...].shape[:3] != (3, 3, 3):
+            return False
+        kernel = self.kernel[...]
+        geometry = geometry_of(x, kernel, self.channel_padding, self.strides)
+        return half_block.fits(geometry, dtype)
+
+    def after_silu(
+        self, x: Float[Array, "b h w c"], affine: Affine
+    ) -> tuple[Float[Array, "b h w oc"], Moments]:
+        """Return `self(silu(affine(x)))` and its moments, in one pass over x."""
+        kernel = self.kernel[...]
+        bias = jnp.zeros(kernel.shape[-1]) if self.bias is None else self.bias[...]
+        options: dict[str, Any] = {"channel_padding": self.channel_padding}
+        return half_block.half_block(x, affine, kernel, bias, **options)
 
 
 class SeparablePrismConv(nnx.Module):

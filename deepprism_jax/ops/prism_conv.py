@@ -1,32 +1,16 @@
-"""The channel convolution: one function, its gradients, the choice of formulation."""
+"""The channel convolution: one function for every platform."""
 
 import math
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Float
 
-from deepprism_jax.ops import banded, reference, shift_and_add
-from deepprism_jax.ops.formulation import Formulation
-from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
+from deepprism_jax.ops.bilinear import Method, convolve
+from deepprism_jax.ops.geometry import ChannelPadding, geometry_of
 from deepprism_jax.ops.native import library
-from deepprism_jax.ops.native import prism as native_prism
 from deepprism_jax.ops.varying import vary_alike
-
-Method = Literal["auto", "reference", "banded", "shift_and_add", "native"]
-
-FORMULATIONS: dict[str, Formulation] = {
-    "reference": reference.FORMULATION,
-    "banded": banded.FORMULATION,
-    "shift_and_add": shift_and_add.FORMULATION,
-    "native": native_prism.FORMULATION,
-}
-
-# Above this many pairs of fields the dense band is the faster one on CPUs.
-_MOST_SHIFTED_PAIRS = 16
 
 
 def prism_conv(
@@ -76,76 +60,5 @@ def prism_conv(
     x, kernel = vary_alike(
         x.reshape(math.prod(batch), *x.shape[-3:]).astype(dtype), kernel.astype(dtype)
     )
-    y: Any = _conv(geometry, method, x, kernel)
+    y: Any = convolve(geometry, method, x, kernel)
     return y.reshape(*batch, *y.shape[1:])
-
-
-def _choose(geometry: Geometry, method: Method, part: str, *operands: jax.Array):
-    """Run one part of a formulation: the named one, or the platform's."""
-    if method != "auto":
-        return getattr(FORMULATIONS[method], part)(geometry, *operands)
-    on_cpu = "shift_and_add"
-    if geometry.fields_in * geometry.fields_out > _MOST_SHIFTED_PAIRS:
-        on_cpu = "banded"
-    elif library.loaded() and native_prism.fits(geometry, operands[0].dtype):
-        on_cpu = "native"
-    return lax.platform_dependent(
-        *operands,
-        cpu=partial(getattr(FORMULATIONS[on_cpu], part), geometry),
-        default=partial(getattr(FORMULATIONS["banded"], part), geometry),
-    )
-
-
-# The convolution and its adjoints are bilinear, and the derivative of each is made of
-# the other two: so derivatives of every order stay within the chosen formulation.
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _conv(geometry, method, x, kernel):
-    return _choose(geometry, method, "conv", x, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _input_gradient(geometry, method, g, kernel):
-    return _choose(geometry, method, "input_gradient", g, kernel)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _kernel_gradient(geometry, method, x, g):
-    return _choose(geometry, method, "kernel_gradient", x, g)
-
-
-def _saving_operands(function):
-    def forward(geometry, method, left, right):
-        return function(geometry, method, left, right), (left, right)
-
-    return forward
-
-
-def _conv_backward(geometry, method, operands, g):
-    x, kernel = operands
-    return (
-        _input_gradient(geometry, method, g, kernel),
-        _kernel_gradient(geometry, method, x, g),
-    )
-
-
-def _input_gradient_backward(geometry, method, operands, x):
-    g, kernel = operands
-    return (
-        _conv(geometry, method, x, kernel),
-        _kernel_gradient(geometry, method, x, g),
-    )
-
-
-def _kernel_gradient_backward(geometry, method, operands, kernel):
-    x, g = operands
-    return (
-        _input_gradient(geometry, method, g, kernel),
-        _conv(geometry, method, x, kernel),
-    )
-
-
-_conv.defvjp(_saving_operands(_conv), _conv_backward)
-_input_gradient.defvjp(_saving_operands(_input_gradient), _input_gradient_backward)
-_kernel_gradient.defvjp(_saving_operands(_kernel_gradient), _kernel_gradient_backward)

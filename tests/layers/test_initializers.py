@@ -29,7 +29,7 @@ def seeded(seed):
 @pytest.fixture(autouse=True)
 def _one_formulation(monkeypatch):
     # The numbers are the same, and the dense band compiles in no time.
-    module = sys.modules["deepprism_jax.ops.prism_conv"]
+    module = sys.modules["deepprism_jax.ops.bilinear"]
     monkeypatch.setattr(module, "_MOST_SHIFTED_PAIRS", 0)
 
 

@@ -7,25 +7,10 @@
 #include <cmath>
 #include <vector>
 
-#include "vector.h"
+#include "silu.h"
 
 namespace deepprism {
 namespace {
-
-// exp for |x| <= 87, relative error below 2e-7: 2^n times a polynomial on |r| <= ln(2)/2.
-inline Vec Exp(Vec x) {
-  const Vec most = Splat(87.f);
-  x = x > most ? most : x;
-  x = x < -most ? -most : x;
-  const float magic = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-  const Vec n = (x * 1.44269504f + magic) - magic;
-  const Vec r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-  Vec p = Splat(1.f / 720);
-  for (float c : {1.f / 120, 1.f / 24, 1.f / 6, 0.5f, 1.f, 1.f}) p = p * r + c;
-  return (Vec)((Ints)p + (__builtin_convertvector(n, Ints) << 23));
-}
-
-inline Vec Sigmoid(Vec x) { return 1.f / (1.f + Exp(-x)); }
 
 struct Shape {
   int64_t batch, height, width, channels, groups;

@@ -15,8 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-SOURCES = ("prism.cc", "group_norm.cc")
-HANDLERS = ("deepprism_prism", "deepprism_group_norm", "deepprism_group_norm_gradient")
+HEADERS = ("vector.h", "taps.h", "silu.h", "moments.h")
+SOURCES = ("prism.cc", "group_norm.cc", "half_block.cc")
+HANDLERS = (
+    "deepprism_prism",
+    "deepprism_group_norm",
+    "deepprism_group_norm_gradient",
+    "deepprism_half_block",
+    "deepprism_half_block_gradient",
+    "deepprism_moments",
+)
 COMPILERS = ("c++", "g++", "clang++")
 LANES = 16
 """Channels of one vector of the kernels."""
@@ -33,7 +41,7 @@ class BuildError(RuntimeError):
 def path() -> Path:
     """Return where the compiled kernels of this source, jaxlib and processor lie."""
     key = hashlib.sha256()
-    for source in ("vector.h", *SOURCES):
+    for source in (*HEADERS, *SOURCES):
         key.update((_HERE / source).read_bytes())
     key.update(f"{version('jaxlib')} {_processor()}".encode())
     base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")

@@ -25,11 +25,24 @@ def fits(geometry: Geometry, dtype: Any) -> bool:
     )
 
 
+def attributes(geometry: Geometry, batch: int) -> dict[str, Any]:
+    """Return what the kernels are told of a shape."""
+    rows, columns, _, fields_in, fields_out = geometry.kernel_shape
+    numbers = (
+        *(batch, geometry.height, geometry.width, *geometry.out_size),
+        *(geometry.depth, fields_in, fields_out, *geometry.strides, rows, columns),
+    )
+    return {
+        "shape": np.array(numbers, np.int64),
+        "ends": np.int64(_ENDS[geometry.padding]),
+    }
+
+
 def _part(name: str):
     def run(geometry: Geometry, a: jax.Array, b: jax.Array) -> jax.Array:
         if not fits(geometry, a.dtype):
             return getattr(shift_and_add.FORMULATION, name)(geometry, a, b)
-        rows, columns, _, fields_in, fields_out = geometry.kernel_shape
+        fields_in, fields_out = geometry.fields_in, geometry.fields_out
         shapes = {
             "conv": (len(a), *geometry.out_size, fields_out * geometry.depth),
             "input_gradient": (
@@ -43,17 +56,7 @@ def _part(name: str):
         # Made like an operand, the result has its mesh axes inside `jax.shard_map`.
         result = jnp.zeros_like(a, shape=shapes[name])
         call = jax.ffi.ffi_call("deepprism_prism", result, vmap_method="sequential")
-        numbers = (
-            *(len(a), geometry.height, geometry.width, *geometry.out_size),
-            *(geometry.depth, fields_in, fields_out, *geometry.strides, rows, columns),
-        )
-        return call(
-            a,
-            b,
-            shape=np.array(numbers, np.int64),
-            ends=np.int64(_ENDS[geometry.padding]),
-            map=np.int64(_MAPS[name]),
-        )
+        return call(a, b, **attributes(geometry, len(a)), map=np.int64(_MAPS[name]))
 
     return run
 

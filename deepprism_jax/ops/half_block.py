@@ -1,0 +1,232 @@
+"""SiLU of a normalised map, then the channel convolution: half a residual block.
+
+Normalisation is an affine map a channel of an image, its coefficients made of moments.
+Where a platform has kernels for it, the map is applied to lines as the convolution reads
+them, and the moments of the result are summed as it is written: an activation is read
+once and written once, and nothing but it is kept for the way back.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+from deepprism_jax.ops import bilinear
+from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
+from deepprism_jax.ops.materialize import materialize_on_cpu
+from deepprism_jax.ops.native import half_block as native
+from deepprism_jax.ops.native import library
+from deepprism_jax.ops.varying import vary_alike
+
+HalfBlockMethod = Literal["auto", "plain", "native"]
+
+
+class Moments(NamedTuple):
+    """Mean and (biased) variance over height and width, a channel of an image."""
+
+    mean: Float[Array, "b c"]
+    variance: Float[Array, "b c"]
+
+
+class Affine(NamedTuple):
+    """(x - mean) * slope + offset, a channel of an image."""
+
+    mean: Float[Array, "b c"]
+    slope: Float[Array, "b c"]
+    offset: Float[Array, "b c"]
+
+
+def moments(x: Float[Array, "b h w c"]) -> Moments:
+    """Return the moments of every channel of every image, in float32."""
+    return Moments(*_moments(x))
+
+
+def fits(geometry: Geometry, dtype: Any) -> bool:
+    """Return whether some platform has a kernel for a half-block of this shape."""
+    return bool(_kernels(geometry, dtype))
+
+
+def half_block(
+    x: Float[Array, "b h w c_in"],
+    affine: Affine,
+    kernel: Float[Array, "3 3 3 f_in f_out"],
+    bias: Float[Array, " f_out"],
+    *,
+    channel_padding: ChannelPadding = "circular",
+    method: HalfBlockMethod = "auto",
+) -> tuple[Float[Array, "b h w c_out"], Moments]:
+    """Return `y = prism_conv(silu(affine(x)), kernel) + bias`, and the moments of y.
+
+    Args:
+        x: feature map [B, H, W, F_in * D].
+        affine: coefficients [B, C_in], as a normalisation makes them of the moments.
+        kernel: [3, 3, 3, F_in, F_out].
+        bias: one number a field of the output.
+        channel_padding: topology of the channel axis.
+        method: `auto` takes the kernel of the platform that the program is lowered for,
+            where there is one; `plain` is the definition; a name forces a kernel.
+
+    Raises:
+        ValueError: a kernel that does not take the shape was asked for by name.
+    """
+    if method not in get_args(HalfBlockMethod):
+        raise ValueError(
+            f"method={method!r} is unknown; choose one of {[*get_args(HalfBlockMethod)]}"
+        )
+    geometry = geometry_of(x, kernel, channel_padding, 1)
+    if method == "native" and not _native_fits(geometry, x.dtype):
+        raise ValueError(
+            f"method={method!r} has no kernel for {geometry} of {x.dtype}, or it is not "
+            f"built (`{library.BUILD}`); choose 'auto' or 'plain'"
+        )
+    wide = [a.astype(jnp.float32) for a in (*affine, kernel.astype(x.dtype), bias)]
+    y, *found = _half_block(geometry, method, *vary_alike(x, *wide))
+    return y, Moments(*found)
+
+
+def _native_fits(geometry: Geometry, dtype: Any) -> bool:
+    return library.loaded() and native.fits(geometry, dtype)
+
+
+def _kernels(geometry: Geometry, dtype: Any) -> dict[str, Any]:
+    """Modules with kernels for a shape, a platform."""
+    return {"cpu": native} if _native_fits(geometry, dtype) else {}
+
+
+def _choose(geometry: Geometry, method: str, part: str, plain: Callable, *operands):
+    """Run the kernel of the platform, or the plain definition."""
+    kernels = _kernels(geometry, operands[0].dtype) if method != "plain" else {}
+    branches = {
+        platform: partial(getattr(module, part), geometry)
+        for platform, module in kernels.items()
+    }
+    if method == "native":
+        return branches["cpu"](*operands)
+    if not branches:
+        return plain(geometry, *operands)
+    return lax.platform_dependent(
+        *operands, **branches, default=partial(plain, geometry)
+    )
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _half_block(geometry, method, x, mean, slope, offset, kernel, bias):
+    operands = (x, mean, slope, offset, kernel, bias)
+    return _choose(geometry, method, "forward", _plain_forward, *operands)
+
+
+def _saving(geometry, method, x, mean, slope, offset, kernel, bias):
+    found = _half_block(geometry, method, x, mean, slope, offset, kernel, bias)
+    return found, (x, mean, slope, offset, kernel, *found[:2])
+
+
+def _pull(geometry, method, saved, gradients):
+    *operands, y, y_mean = saved
+    _, slope, *_ = operands[1:]
+    g, g_mean, g_variance = gradients
+    count = y.shape[1] * y.shape[2]
+    beta = g_variance * (2.0 / count)
+    alpha = g_mean / count - beta * y_mean
+    dx, dslope, doffset, dkernel, dbias = _backward(
+        geometry, method, *operands, y, alpha, beta, g
+    )
+    return dx, -slope * doffset, dslope, doffset, dkernel, dbias
+
+
+_half_block.defvjp(_saving, _pull)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _backward(geometry, method, *operands):
+    return _choose(geometry, method, "backward", _plain_backward, *operands)
+
+
+def _saving_operands(geometry, method, *operands):
+    return _backward(geometry, method, *operands), operands
+
+
+def _pull_of_backward(geometry, method, operands, gradients):
+    del method
+    return jax.vjp(partial(_plain_backward, geometry), *operands)[1](gradients)
+
+
+_backward.defvjp(_saving_operands, _pull_of_backward)
+
+
+# The definition. The backward pass is written out so that its own derivative, which a
+# gradient penalty asks for, exists in plain operators.
+
+
+def _plain_forward(geometry, x, mean, slope, offset, kernel, bias):
+    h = jax.nn.silu(_before(x, mean, slope, offset)).astype(x.dtype)
+    y = bilinear.convolve(geometry, "auto", h, kernel.astype(x.dtype))
+    y = y + jnp.repeat(bias.astype(y.dtype), geometry.depth)
+    return y, *_plain_moments(y)
+
+
+def _plain_backward(geometry, x, mean, slope, offset, kernel, y, alpha, beta, g):
+    pulls = [a.astype(jnp.float32) for a in (g, y)]
+    total = pulls[0] + _spread(alpha) + _spread(beta) * pulls[1]
+    total = materialize_on_cpu(total.astype(x.dtype))
+    before = _before(x, mean, slope, offset)
+    sigmoid = jax.nn.sigmoid(before)
+    h = (before * sigmoid).astype(x.dtype)
+    dh = bilinear.input_gradient(geometry, "auto", total, kernel.astype(x.dtype))
+    dkernel = bilinear.kernel_gradient(geometry, "auto", h, total)
+    dbefore = dh.astype(jnp.float32) * (sigmoid * (1.0 + before * (1.0 - sigmoid)))
+    dbefore = materialize_on_cpu(dbefore)
+    centred = x.astype(jnp.float32) - _spread(mean)
+    fields = total.astype(jnp.float32).reshape(*total.shape[:3], -1, geometry.depth)
+    return (
+        (dbefore * _spread(slope)).astype(x.dtype),
+        (dbefore * centred).sum((1, 2)),
+        dbefore.sum((1, 2)),
+        dkernel.astype(jnp.float32),
+        fields.sum((0, 1, 2, 4)),
+    )
+
+
+def _before(x, mean, slope, offset):
+    """What SiLU is applied to, in float32."""
+    return (x.astype(jnp.float32) - _spread(mean)) * _spread(slope) + _spread(offset)
+
+
+def _spread(coefficients):
+    return coefficients[:, None, None]
+
+
+@jax.custom_vjp
+def _moments(x):
+    if not (library.loaded() and library.takes(x.shape[-1], x.dtype)):
+        return _plain_moments(x)
+    return lax.platform_dependent(x, cpu=native.moments, default=_plain_moments)
+
+
+def _plain_moments(x):
+    # Deviations from the first position keep E[d^2] - E[d]^2 from cancelling.
+    corner = x[:, :1, :1].astype(jnp.float32)
+    d = x.astype(jnp.float32) - lax.stop_gradient(corner)
+    mean = d.mean((1, 2))
+    variance = jnp.maximum((d * d).mean((1, 2)) - mean * mean, 0.0)
+    return mean + lax.stop_gradient(corner)[:, 0, 0], variance
+
+
+def _moments_saving(x):
+    mean, variance = _moments(x)
+    return (mean, variance), (x, mean)
+
+
+def _moments_pull(saved, gradients):
+    x, mean = saved
+    g_mean, g_variance = gradients
+    count = x.shape[1] * x.shape[2]
+    slope = _spread(g_variance * (2.0 / count))
+    dx = (x.astype(jnp.float32) - _spread(mean)) * slope + _spread(g_mean / count)
+    return (dx.astype(x.dtype),)
+
+
+_moments.defvjp(_moments_saving, _moments_pull)
