@@ -31,6 +31,9 @@ def operands(channels, groups, size=3, batch=2):
 
 CASES = [
     ((4, 6), 1, 3, 2),
+    ((3, 12), 1, 3, 1),  # from an image
+    ((12, 3), 1, 5, 1),  # to one
+    ((12, 12), 1, 3, 1),
     ((4, 6), 2, 3, 1),
     ((8, 4), 4, 3, 2),
     ((4, 8), 4, 3, 1),  # two outputs a channel
