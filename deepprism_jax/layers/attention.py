@@ -2,48 +2,13 @@
 
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 from einops import rearrange
 from flax import nnx
-from jax import lax
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.conv import ConvFactory, conv_factory
 from deepprism_jax.ops import ChannelPadding
-
-MOST_TOKENS_AT_ONCE = 4096
-"""Above this many positions the N x N matrix is never formed whole."""
-
-_QUERIES_A_CHUNK = 1024
-
-
-def attend(
-    q: Float[Array, "b n heads d"],
-    k: Float[Array, "b n heads d"],
-    v: Float[Array, "b n heads d"],
-    *,
-    most_tokens: int = MOST_TOKENS_AT_ONCE,
-) -> Float[Array, "b n heads d"]:
-    """softmax(q k^T / sqrt(d)) v over n tokens: eq. (4), see docs/paper.md.
-
-    With more than `most_tokens` tokens the queries are taken in chunks, recomputed in
-    the backward pass: memory grows with n instead of n^2, the numbers are the same.
-    """
-    batch, tokens, heads, size = q.shape
-    if tokens <= most_tokens:
-        return jax.nn.dot_product_attention(q, k, v)
-    chunk = min(_QUERIES_A_CHUNK, most_tokens)
-    count = -(-tokens // chunk)
-    padded = jnp.pad(q, [(0, 0), (0, count * chunk - tokens), (0, 0), (0, 0)])
-    chunks = padded.reshape(batch, count, chunk, heads, size).swapaxes(0, 1)
-
-    @jax.checkpoint
-    def attend_chunk(queries):
-        return jax.nn.dot_product_attention(queries, k, v)
-
-    y = lax.map(attend_chunk, chunks).swapaxes(0, 1)
-    return y.reshape(batch, count * chunk, heads, size)[:, :tokens]
+from deepprism_jax.ops.attend import attend
 
 
 class Attention(nnx.Module):

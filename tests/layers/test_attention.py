@@ -7,7 +7,6 @@ import pytest
 from flax import nnx
 
 from deepprism_jax.layers import Attention, PrismAttention, conv_factory
-from deepprism_jax.layers.attention import attend
 
 
 def softmax_attention(q, k, v):
@@ -21,54 +20,6 @@ def softmax_attention(q, k, v):
             weights /= weights.sum(axis=1, keepdims=True)
             y[b, :, head] = weights @ v[b, :, head]
     return y
-
-
-def operands(scale=1.0):
-    keys = jax.random.split(jax.random.key(0), 3)
-    q, k, v = (jax.random.normal(key, (2, 10, 2, 3)) for key in keys)
-    return q * scale, k, v
-
-
-@pytest.mark.parametrize("most_tokens", [10, 5, 4])
-@pytest.mark.parametrize("scale", [1.0, 100.0])
-def test_is_softmax_attention(most_tokens, scale):
-    q, k, v = operands(scale)
-    y = attend(q, k, v, most_tokens=most_tokens)
-    np.testing.assert_allclose(y, softmax_attention(q, k, v), rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.parametrize("most_tokens", [5, 4])
-def test_chunks_have_the_gradients_of_the_whole(most_tokens):
-    g = jax.random.normal(jax.random.key(1), (2, 10, 2, 3))
-
-    @jax.jit
-    def gradients(*operands):
-        def loss(most_tokens):
-            return lambda *qkv: jnp.vdot(attend(*qkv, most_tokens=most_tokens), g)
-
-        return [
-            jax.grad(loss(most), argnums=(0, 1, 2))(*operands)
-            for most in (10, most_tokens)
-        ]
-
-    whole, chunked = gradients(*operands())
-    for expected, value in zip(whole, chunked, strict=True):
-        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-5)
-        assert np.abs(expected).max() > 0.01
-
-
-def test_chunks_never_form_the_whole_matrix():
-    def largest(most_tokens):
-        shape = jax.ShapeDtypeStruct((1, 4096, 1, 2), jnp.float32)
-        text = str(
-            jax.make_jaxpr(lambda q, k, v: attend(q, k, v, most_tokens=most_tokens))(
-                shape, shape, shape
-            )
-        )
-        return "4096,4096" in text or "4096,1,4096" in text
-
-    assert largest(4096)
-    assert not largest(1024)
 
 
 @pytest.mark.parametrize("heads", [1, 2])
@@ -88,6 +39,18 @@ def test_module_projects_attends_and_projects(heads):
     np.testing.assert_allclose(
         attention(jnp.asarray(x)), expected, rtol=1e-4, atol=1e-5
     )
+
+
+def test_many_positions_take_no_matrix_of_pairs():
+    attention = PrismAttention(4, rngs=nnx.Rngs(0))
+
+    def pairs(height):
+        image = jax.ShapeDtypeStruct((height, 64, 4), jnp.float32)
+        text = str(jax.make_jaxpr(attention)(image))
+        return f"{64 * height},{64 * height}]" in text
+
+    assert pairs(16)
+    assert not pairs(32)
 
 
 @pytest.mark.parametrize("batch", [(), (2, 3)], ids=str)
