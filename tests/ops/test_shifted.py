@@ -144,18 +144,19 @@ def test_inside_shard_map():
     x, g = jnp.concatenate([x, 2 * x]), jnp.concatenate([g, 3 * g])
     run = three_maps(shifted.FORMULATION, geometry)
 
-    def on_a_device(x, kernel, g):
-        maps = run(x, jax.lax.pcast(kernel, "data", to="varying"), g)
+    def on_a_device(x, kernels, g):
+        maps = run(x, kernels[0], g)
         return {**maps, "kernel_gradient": maps["kernel_gradient"][None]}
 
     split = PartitionSpec("data")
     spread = jax.shard_map(
         on_a_device,
         mesh=make_mesh(),
-        in_specs=(split, PartitionSpec(), split),
+        in_specs=split,
         out_specs=split,
     )
-    got, expected = jax.jit(spread)(x, kernel, g), run(x, kernel, g)
+    kernels = jnp.stack([kernel] * 4)  # a copy for each device
+    got, expected = jax.jit(spread)(x, kernels, g), run(x, kernel, g)
     got["kernel_gradient"] = got["kernel_gradient"].sum(0)
     for name, wanted in expected.items():
         size = np.abs(wanted).max()
