@@ -132,7 +132,7 @@ def update_run(trainer: Trainer, values: dict[str, jax.Array]) -> Run:
     gradients = jax.tree.map(lambda leaf: jnp.full_like(leaf, 1e-3), values)
 
     @partial(jax.jit, donate_argnums=0)
-    def update(state):
+    def update(state, gradients):
         params, average, opt_state = state
         updates, opt_state = optimizer.update(gradients, opt_state, params)
         params: Any = optax.apply_updates(params, updates)
@@ -140,7 +140,8 @@ def update_run(trainer: Trainer, values: dict[str, jax.Array]) -> Run:
         return params, move_average(average, params, 0.999, step), opt_state
 
     params, average = (jax.tree.map(jnp.copy, values) for _ in range(2))
-    return held(update, (params, average, optimizer.init(values)))
+    state = (params, average, optimizer.init(values))
+    return held(lambda state: update(state, gradients), state)
 
 
 def torch_subjects(options: Options, width: int, batch_size: int) -> Iterator[Subject]:
