@@ -1,7 +1,7 @@
 """The operators of Table 2 as layers, compiled at one size."""
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import jax
@@ -12,7 +12,7 @@ from flax import nnx
 from sparse_attention import attend_row_and_column
 
 from deepprism_jax.layers import Attention, PrismAttention, conv_factory, make_conv
-from deepprism_jax.layers.attention import attend
+from deepprism_jax.ops.attend import attend
 
 _QUERIES_AT_ONCE = 64
 """Positions whose scores chunked attention holds at a time."""
@@ -91,14 +91,14 @@ def make(operator: str, sizes: dict[str, int]) -> nnx.Module:
     return Attention(channels, heads=sizes["P"], conv=conv, rngs=rngs)
 
 
-def _flash(layer: Any, x: jax.Array) -> jax.Array:
-    """Attention that never holds more than a strip of the N x N scores."""
+def _attend(layer: Any, x: jax.Array, *, at_once: int | None = None) -> jax.Array:
+    """`layers.Attention`, with the scores whole, or of so many queries at once."""
     projections = (layer.query, layer.key, layer.value)
     q, k, v = (
         rearrange(project(x), "b h w (n d) -> b (h w) n d", n=layer.heads)
         for project in projections
     )
-    y = attend(q, k, v, most_tokens=_QUERIES_AT_ONCE)
+    y = attend(q, k, v, most_tokens=at_once or q.shape[1])
     return layer.output(rearrange(y, "b (h w) n d -> b h w (n d)", h=x.shape[1]))
 
 
@@ -109,6 +109,9 @@ def _sparse(layer: Any, x: jax.Array) -> jax.Array:
 
 
 APPLY: dict[str, Callable[[Any, jax.Array], jax.Array]] = {
-    "FlashAttn": _flash,
+    "Attention": _attend,
+    "FlashAttn": partial(_attend, at_once=_QUERIES_AT_ONCE),
+    "MultiHeadAttn": _attend,
     "SparseAttn": _sparse,
+    "PrismAttn": _attend,
 }

@@ -1,5 +1,6 @@
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -54,13 +55,24 @@ def test_the_count_of_parameters_is_exact(benchmark_module, name):
     assert subject.parameters == counted
 
 
-def test_chunked_attention_is_attention(benchmark_module):
+def test_whole_and_chunked_attention_are_the_layer(benchmark_module):
     subjects = benchmark_module("table2_subjects")
     sizes = {**SIZES, "side": 10, "P": 1}
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 10, 10, 8)), jnp.float32)
+    layer = subjects.make("Attention", sizes)
+    expected = layer(x)
+    for name in ("Attention", "FlashAttn", "MultiHeadAttn"):
+        np.testing.assert_allclose(subjects.APPLY[name](layer, x), expected, atol=1e-5)
+
+
+def test_the_scores_are_held_whole_or_in_strips(benchmark_module):
+    subjects = benchmark_module("table2_subjects")
+    sizes = {**SIZES, "B": 1, "side": 40, "P": 1}
+    scores = 4 * 1600**2
     whole, chunked = (
-        subjects.Subject(name, sizes).inference() for name in ("Attention", "FlashAttn")
+        subjects.Subject(name, sizes).space for name in ("Attention", "FlashAttn")
     )
-    np.testing.assert_allclose(whole(), chunked(), atol=1e-5)
+    assert chunked < scores < whole
 
 
 def test_a_wrong_print_is_told_from_a_wrong_count(benchmark_module):
