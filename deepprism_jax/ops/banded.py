@@ -18,20 +18,23 @@ def band(geometry: Geometry, kernel: jax.Array) -> jax.Array:
     Tap k of output position d reads input position d + k - K_C // 2, clamped at the
     ends (`replicate`), taken modulo the depth (`circular`) or dropped (`zero`).
     """
-    taps, depth = geometry.kernel_shape[2], geometry.depth
-    tap, source, target = jnp.ogrid[:taps, :depth, :depth]
-    read = target + tap - taps // 2
-    if geometry.padding == "circular":
-        read = read % depth
-    elif geometry.padding == "replicate":
-        read = jnp.clip(read, 0, depth - 1)
-    selects = (read == source).astype(kernel.dtype)
-    dense = jnp.einsum("kst,hwkab->hwasbt", selects, kernel)
-    return dense.reshape(
-        *geometry.kernel_shape[:2],
-        geometry.fields_in * depth,
-        geometry.fields_out * depth,
-    )
+    rows, columns, taps, fields_in, fields_out = kernel.shape
+    depth = geometry.depth
+    shape = (rows, columns, fields_in, depth, fields_out, depth)
+    # Selections by position, without a product: XLA makes them where the band is read,
+    # within the convolution that reads it, and a TPU never stores a band.
+    source = lax.broadcasted_iota(jnp.int32, shape, 3)
+    target = lax.broadcasted_iota(jnp.int32, shape, 5)
+    dense = jnp.zeros(shape, kernel.dtype)
+    for tap in range(taps):
+        read = target + (tap - taps // 2)
+        if geometry.padding == "circular":
+            read = read % depth
+        elif geometry.padding == "replicate":
+            read = jnp.clip(read, 0, depth - 1)
+        weights = kernel[:, :, tap, :, None, :, None]
+        dense += jnp.where(read == source, weights, jnp.zeros((), kernel.dtype))
+    return dense.reshape(rows, columns, fields_in * depth, fields_out * depth)
 
 
 def conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
