@@ -2,14 +2,14 @@
 
 Each output is one sum over taps that reads x itself, at positions computed on the spot:
 indices are clamped into the array, and what lies outside of it is masked afterwards.
-For an H100 XLA makes one kernel of it, without temporaries; for an A100 and bfloat16
-the masks of rows and columns (32 bytes each) are kernels too. The kernel gradient is
-one pass over x and g with an accumulator a tap, and two small ones over partial sums.
-All that is read off compiled programs (`benchmarks/gpu_compile.py`); no GPU ran them.
+For an H100 XLA makes one kernel of it, without temporaries, and for other GPUs or large
+maps at times a few small ones before it, that write the masks (5 KB or less). The
+kernel gradient is one pass over x and g with an accumulator a tap, then small ones over
+masks and partial sums. All that is read off compiled programs
+(`benchmarks/gpu_compile.py`); no GPU ran them.
 """
 
-from collections.abc import Iterator
-from itertools import count, product
+from itertools import product
 from typing import Any, NamedTuple
 
 import jax
@@ -20,7 +20,6 @@ from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import Geometry
 
 _SUMS_A_PASS = 27  # accumulators that fit into the registers of a thread
-
 
 # Channels a tap of the channel axis at which the band takes as long: see `pays`.
 _EVEN_CHANNELS_A_TAP = {2: 62.0, 4: 26.0}
@@ -43,10 +42,10 @@ def pays(geometry: Geometry, dtype: Any) -> bool:
     So for three taps the band is for depths up to 185 in bfloat16 and 77 in float32
     (where it is also the less exact one). At D = 64, 128, 256, 512 the band takes
     0.3, 0.7, 1.4, 2.7 times as long in bfloat16 and 0.8, 1.6, 3.3, 6.5 times in
-    float32. Either needs 3.35e12 bytes a second to read x and write y once, 1.2 ps a
-    number in bfloat16: with a single tap in space that is the limit of both, and this
-    form makes no band. An A100 has half of the matrix operations an instruction, so
-    there this form pays earlier. Many pairs of fields are too much code to unroll.
+    float32. To read x and write y once takes both 1.2 ps a number in bfloat16, at
+    3.35e12 bytes a second: with a single tap in space that is the limit, and this form
+    makes no band. An A100 has half of the matrix operations an instruction, so there
+    this form pays earlier. Many pairs of fields are too much code to unroll.
     """
     rows, columns, taps, fields, fields_out = geometry.kernel_shape
     if fields * fields_out > _MOST_PAIRS_OF_FIELDS:
@@ -73,25 +72,18 @@ class _Reading(NamedTuple):
         return x
 
 
-def _at(offset: int, size: int, source: int, stride: int, salt: int) -> _Reading:
-    """Let `size` positions at a stride read `source` ones at an offset, zero outside.
-
-    The salt is added on both sides of a comparison, to no effect but one: XLA does not
-    see that several taps make the same mask. It would give a shared mask a kernel and
-    an array of its own.
-    """
-    steps = lax.iota(jnp.int32, size) * stride
+def _at(offset: int, size: int, source: int, stride: int) -> _Reading:
+    """Let `size` positions at a stride read `source` ones; there is zero outside."""
+    position = lax.iota(jnp.int32, size) * stride + offset
     conditions = []
     if offset < 0:
-        conditions.append(steps + (offset + salt) >= salt)
+        conditions.append(position >= 0)
     if (size - 1) * stride + offset >= source:
-        conditions.append(steps + (offset + salt) < source + salt)
-    return _Reading(steps + offset, conditions)
+        conditions.append(position < source)
+    return _Reading(position, conditions)
 
 
-def _along_channels(
-    geometry: Geometry, x: jax.Array, offset: int, salt: Iterator[int]
-) -> jax.Array:
+def _along_channels(geometry: Geometry, x: jax.Array, offset: int) -> jax.Array:
     """Return what a tap at an offset reads on the last axis of x, by its topology."""
     position = lax.iota(jnp.int32, geometry.depth) + offset
     if geometry.padding == "zero":
@@ -101,26 +93,28 @@ def _along_channels(
     return _Reading(position, []).take(x, x.ndim - 1)
 
 
-def _to_channels(
-    geometry: Geometry, g: jax.Array, offset: int, salt: Iterator[int]
-) -> jax.Array:
+def _to_channels(geometry: Geometry, g: jax.Array, offset: int) -> jax.Array:
     """Adjoint of `_along_channels`: what positions get from those that read them."""
     if geometry.padding != "replicate":
-        return _along_channels(geometry, g, -offset, salt)
+        return _along_channels(geometry, g, -offset)
     read = _shifted(g, -offset)
     # The end position was also read by all whose tap pointed beyond it.
-    end = 0 if offset < 0 else geometry.depth - 1
-    position = lax.iota(jnp.int32, geometry.depth)
+    last = geometry.depth - 1
+    end = 0 if offset < 0 else last
     for steps in range(min(abs(offset), geometry.depth)):
-        source, number = jnp.full_like(position, abs(end - steps)), next(salt)
-        beyond = _Reading(source, [position + number == end + number])
-        read += beyond.mask(beyond.take(g, g.ndim - 1), g.ndim - 1)
+        source = abs(end - steps)
+        beyond = lax.slice_in_dim(g, source, source + 1, axis=g.ndim - 1)
+        read += _padded(beyond, end, last - end)
     return read
 
 
 def _shifted(x: jax.Array, offset: int) -> jax.Array:
     """Read the last axis at an offset, zero outside."""
-    edges = [(0, 0, 0)] * (x.ndim - 1) + [(-offset, offset, 0)]
+    return _padded(x, -offset, offset)
+
+
+def _padded(x: jax.Array, before: int, after: int) -> jax.Array:
+    edges = [(0, 0, 0)] * (x.ndim - 1) + [(before, after, 0)]
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
@@ -133,22 +127,22 @@ def _correlate(geometry, x, kernel, size, strides, *, adjoint: bool) -> jax.Arra
     """Sum over taps and fields into a map of a size; the adjoint turns offsets."""
     rows, columns, taps, fields, fields_out = kernel.shape
     x = x.reshape(*x.shape[:3], fields, geometry.depth)
-    salt, sign = count(), -1 if adjoint else 1
+    sign = -1 if adjoint else 1
     along_channels = _to_channels if adjoint else _along_channels
     across, along = zip(size, x.shape[1:3], strides, strict=True)
     kernel = _wide(kernel)
     # The masks of rows and columns are taken out of the sums that they are common to.
     y = jnp.zeros((), kernel.dtype)
     for i in range(rows):
-        row = _at(sign * (i - geometry.halo[0]), *across, next(salt))
+        row = _at(sign * (i - geometry.halo[0]), *across)
         of_row = jnp.zeros((), kernel.dtype)
         for j in range(columns):
-            column = _at(sign * (j - geometry.halo[1]), *along, next(salt))
+            column = _at(sign * (j - geometry.halo[1]), *along)
             seen = _wide(column.take(row.take(x, 1), 2))
             of_column = jnp.zeros((), kernel.dtype)
             for k, field in product(range(taps), range(fields)):
                 offset = k - geometry.halo[2]
-                read = along_channels(geometry, seen[:, :, :, field], offset, salt)
+                read = along_channels(geometry, seen[:, :, :, field], offset)
                 weights = kernel[i, j, k, field, :, None]
                 of_column += read[..., None, :] * weights
             of_row += column.mask(of_column, 2)
@@ -181,7 +175,6 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
     g = g.reshape(*g.shape[:3], fields_out, geometry.depth)
     across, along = zip(g.shape[1:3], x.shape[1:3], geometry.strides, strict=True)
     weights = list(product(*map(range, geometry.kernel_shape)))
-    salt = count()
     sums = []
     for start in range(0, len(weights), _SUMS_A_PASS):
         some = weights[start : start + _SUMS_A_PASS]
@@ -190,10 +183,10 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
             x, g = lax.optimization_barrier((x, g))
         products = []
         for i, j, k, field, out in some:
-            row = _at(i - geometry.halo[0], *across, next(salt))
-            column = _at(j - geometry.halo[1], *along, next(salt))
+            row = _at(i - geometry.halo[0], *across)
+            column = _at(j - geometry.halo[1], *along)
             read = _wide(column.take(row.take(x[:, :, :, field], 1), 2))
-            read = _along_channels(geometry, read, k - geometry.halo[2], salt)
+            read = _along_channels(geometry, read, k - geometry.halo[2])
             read = column.mask(row.mask(read, 1), 2)
             products.append(read * _wide(g[:, :, :, out]))
         zeros = (jnp.zeros((), products[0].dtype),) * len(products)
