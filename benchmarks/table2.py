@@ -33,7 +33,8 @@ class Operator(NamedTuple):
 
     `base` holds B, C, the side of a square map (N = side^2), G and P; `ranges` the
     values that one of them takes while the others stay, or have those in `instead`: the
-    term that the paper is about must outweigh what grows otherwise.
+    term that the paper is about must outweigh what grows otherwise, and maps lie within
+    a core's own cache at all sizes or at none.
     """
 
     entries: dict[Row, Entry]
@@ -83,8 +84,8 @@ TABLE2: dict[str, Operator] = {
             "space": Entry("B C N", "4 B C N"),
             "inference": Entry("C N", "27 C N"),
         },
-        {**_MAP, "side": 128},
-        {"B": _IMAGES, "C": _CHANNELS, "side": (96, 128, 192, 256)},
+        {**_MAP, "side": 256},
+        {"B": _IMAGES, "C": _CHANNELS, "side": (128, 192, 256, 384)},
     ),
     "Attention": Operator(
         {
