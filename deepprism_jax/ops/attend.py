@@ -108,7 +108,8 @@ def tpu_flash_takes(q: jax.Array) -> bool:
     """Return whether JAX's kernel for TPUs takes [B, N, heads, d].
 
     It does not say over which mesh axes its results vary, as `jax.shard_map` asks with
-    its checks on: there, chunks.
+    its checks on: there, chunks. A program for several TPUs must hold it inside
+    `jax.shard_map`, as training does: XLA cannot divide a kernel that it does not know.
     """
     _, tokens, _, size = q.shape
     known = q.dtype in (jnp.bfloat16, jnp.float32)

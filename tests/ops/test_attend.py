@@ -113,15 +113,24 @@ def test_inside_shard_map(check_vma):
 
 
 @pytest.mark.parametrize(
-    "dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.slow)]
+    ("dtype", "gradients"),
+    [
+        ("float32", False),
+        pytest.param("float32", True, marks=pytest.mark.slow),
+        pytest.param("bfloat16", True, marks=pytest.mark.slow),
+    ],
 )
-def test_the_kernel_for_tpus_is_the_same_function(dtype):
-    q, k, v, g = operands(1, 128, 2, 8, dtype=dtype, count=4)
+def test_the_kernel_for_tpus_is_the_same_function(dtype, gradients):
+    *qkv, g = operands(1, 256, 2, 8, dtype=dtype, count=4)
+
+    def run(function):
+        y = jax.jit(function)(*qkv)
+        return with_gradients(function)(*qkv, g) if gradients else (y,)
+
     with pltpu.force_tpu_interpret_mode():
-        kernel = with_gradients(tpu_flash)(q, k, v, g)
-    whole = with_gradients(attend)(q, k, v, g)
+        kernel = run(tpu_flash)
     rounding = {"float32": 1e-5, "bfloat16": 2.0**-6}[dtype]
-    for value, expected in zip(kernel, whole, strict=True):
+    for value, expected in zip(kernel, run(attend), strict=True):
         value, expected = (np.asarray(a, np.float32) for a in (value, expected))
         size = np.abs(expected).max()
         np.testing.assert_allclose(value, expected, rtol=0, atol=rounding * size)
