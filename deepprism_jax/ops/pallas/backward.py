@@ -102,6 +102,7 @@ def _run(geometry: Geometry, x, kernel, g, y, numbers, interpret: bool):
         cut,
         batch,
         name="prism_activated_backward" if activated else "prism_backward",
+        operations=108 * fields[0] * fields[1],
         interpret=interpret,
         in_specs=in_specs,
         out_specs=out_specs,

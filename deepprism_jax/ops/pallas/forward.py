@@ -82,6 +82,7 @@ def _run(geometry: Geometry, x, affine, kernel, bias, interpret: bool):
         cut,
         batch,
         name="prism_forward" if affine is None else "prism_activated_forward",
+        operations=54 * fields[0] * fields[1],
         interpret=interpret,
         in_specs=in_specs,
         out_specs=out_specs,

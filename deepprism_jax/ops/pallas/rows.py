@@ -76,20 +76,36 @@ def call(
     batch: int,
     *,
     name: str,
-    interpret: bool,
-    **specs: Any,
+    operations: int,
+    **options: Any,
 ) -> Callable[..., Any]:
-    """A kernel over cores, groups of images and blocks of rows."""
-    return pl.pallas_call(
-        kernel,
-        grid=(tiles.cores, batch // (tiles.cores * tiles.images), tiles.blocks),
-        name=name,
-        interpret=interpret,
-        compiler_params=pltpu.CompilerParams(
-            dimension_semantics=("parallel", "arbitrary", "arbitrary")
-        ),
-        **specs,
-    )
+    """A kernel over cores, groups of images and blocks of rows.
+
+    `operations` an element of the map, and what is read and written, tell XLA how long
+    it takes.
+    """
+
+    def run(*operands):
+        # A map is named once more for each halo, and read once.
+        arrays = {id(a): a for a in (*operands, *options["out_shape"])}
+        maps = [a for a in arrays.values() if len(a.shape) == 4]
+        cost = pl.CostEstimate(
+            flops=operations * maps[0].size,
+            bytes_accessed=sum(a.size * a.dtype.itemsize for a in maps),
+            transcendentals=0,
+        )
+        return pl.pallas_call(
+            kernel,
+            grid=(tiles.cores, batch // (tiles.cores * tiles.images), tiles.blocks),
+            name=name,
+            cost_estimate=cost,
+            compiler_params=pltpu.CompilerParams(
+                dimension_semantics=("parallel", "arbitrary", "arbitrary")
+            ),
+            **options,
+        )(*operands)
+
+    return run
 
 
 def result(like: jax.Array, shape: Sequence[int], dtype: Any) -> jax.ShapeDtypeStruct:
