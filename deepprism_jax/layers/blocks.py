@@ -1,7 +1,9 @@
 """Blocks of the networks, of whatever kind of convolution the factory makes."""
 
+from collections.abc import Iterable
 from typing import Any
 
+import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -12,20 +14,20 @@ from deepprism_jax.ops.half_block import Moments, moments
 from deepprism_jax.ops.resample import upsample_nearest
 
 
-def norm_silu_conv(
-    norm: GroupNorm,
-    conv: Any,
-    x: Float[Array, "b h w c"],
-    known: Moments | None = None,
-) -> tuple[Float[Array, "b h w oc"], Moments | None]:
-    """Return `conv(silu(norm(x)))`, and its moments where they come with it.
+def run(blocks: Iterable[Any], x: Float[Array, "*b h w c"]) -> jax.Array:
+    """Apply blocks one after another: [..., H, W, C] -> [..., H', W', C].
 
-    A convolution that can take normalisation and SiLU into its own pass does; `known`
-    are the moments of x, where a pass before this one has summed them.
+    Moments that a block knows of what it returns are handed to the next one, which is
+    spared a pass over it.
     """
-    if not (hasattr(conv, "fuses") and conv.fuses(x)):
-        return conv(norm.silu(x)), None
-    return conv.after_silu(x, norm.affine(known or moments(x)))
+    batch = x.shape[:-3]
+    x, known = x.reshape(-1, *x.shape[-3:]), None
+    for block in blocks:
+        if isinstance(block, ResBlock):
+            x, known = block.with_moments(x, known)
+        else:
+            x, known = block(x), None
+    return x.reshape(*batch, *x.shape[1:])
 
 
 class ResBlock(nnx.Module):
@@ -35,16 +37,30 @@ class ResBlock(nnx.Module):
         self, channels: int, *, conv: ConvFactory, norm_groups: int, rngs: nnx.Rngs
     ):
         self.norm1 = GroupNorm(channels, norm_groups, rngs=rngs)
-        self.conv1 = conv(channels, channels, rngs=rngs)
+        self.conv1: Any = conv(channels, channels, rngs=rngs)
         self.norm2 = GroupNorm(channels, norm_groups, rngs=rngs)
-        self.conv2 = conv(channels, channels, rngs=rngs)
+        self.conv2: Any = conv(channels, channels, rngs=rngs)
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:
         """Map [..., H, W, C] to the same shape."""
-        flat = x.reshape(-1, *x.shape[-3:])
-        h, known = norm_silu_conv(self.norm1, self.conv1, flat)
-        h, _ = norm_silu_conv(self.norm2, self.conv2, h, known)
-        return x + h.reshape(x.shape)
+        y, _ = self.with_moments(x.reshape(-1, *x.shape[-3:]))
+        return y.reshape(x.shape)
+
+    def with_moments(
+        self, x: Float[Array, "b h w c"], known: Moments | None = None
+    ) -> tuple[Float[Array, "b h w c"], Moments | None]:
+        """Map x, of known moments or not, and return those of the result if they are.
+
+        A convolution that has a kernel for it takes normalisation and SiLU into its own
+        pass over the map.
+        """
+        if not (hasattr(self.conv1, "fuses") and self.conv1.fuses(x)):
+            h = self.conv1(self.norm1.silu(x))
+            return x + self.conv2(self.norm2.silu(h)), None
+        first, second = self.norm1.affine, self.norm2.affine
+        h, of_h, x = self.conv1.after_silu(x, first(known or moments(x)))
+        y, of_y, _ = self.conv2.after_silu(h, second(of_h), residual=x)
+        return y, of_y
 
 
 class AttentionBlock(nnx.Module):

@@ -77,13 +77,22 @@ class PrismConv(nnx.Module):
         return half_block.fits(geometry, dtype)
 
     def after_silu(
-        self, x: Float[Array, "b h w c"], affine: Affine
-    ) -> tuple[Float[Array, "b h w oc"], Moments]:
-        """Return `self(silu(affine(x)))` and its moments, in one pass over x."""
+        self,
+        x: Float[Array, "b h w c"],
+        affine: Affine,
+        residual: Float[Array, "b h w oc"] | None = None,
+    ) -> tuple[Float[Array, "b h w oc"], Moments, Float[Array, "b h w c"]]:
+        """Return `self(silu(affine(x))) + residual`, its moments, and x.
+
+        All in one pass over x; what else is made of x should be made of the x that is
+        returned, so that the gradients of both are added in one pass too.
+        """
         kernel = self.kernel[...]
         bias = jnp.zeros(kernel.shape[-1]) if self.bias is None else self.bias[...]
         options: dict[str, Any] = {"channel_padding": self.channel_padding}
-        return half_block.half_block(x, affine, kernel, bias, **options)
+        return half_block.half_block(
+            x, affine, kernel, bias, residual=residual, **options
+        )
 
 
 class SeparablePrismConv(nnx.Module):

@@ -21,6 +21,7 @@ from deepprism_jax.layers import (
     conv_factory,
     make_conv,
 )
+from deepprism_jax.layers.blocks import run
 from deepprism_jax.layers.conv import ConvKind
 from deepprism_jax.ops import ChannelPadding
 from deepprism_jax.typing import Image, Latent
@@ -74,9 +75,7 @@ class Encoder(nnx.Module):
 
     def __call__(self, x: Image) -> Latent:
         """Map images [..., H, W, channels] to [..., H/f, W/f, out_channels]."""
-        h = _apply(self.conv_in, x)
-        for block in self.body:
-            h = _apply(block, h)
+        h = run(self.body, _apply(self.conv_in, x))
         return _apply(self.conv_out, self.norm_out.silu(h))
 
 
@@ -117,9 +116,7 @@ class Decoder(nnx.Module):
 
     def features(self, z: Latent) -> jax.Array:
         """Everything but the last layer: [..., H, W, width]."""
-        h = _apply(self.conv_in, z)
-        for block in self.body:
-            h = _apply(block, h)
+        h = run(self.body, _apply(self.conv_in, z))
         return self.norm_out.silu(h)
 
     def __call__(self, z: Latent) -> Image:

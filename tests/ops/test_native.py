@@ -15,32 +15,6 @@ from deepprism_jax.ops.native import library, prism
 from deepprism_jax.ops.native.__main__ import main
 from deepprism_jax.training.sharding import make_mesh
 
-compiled = pytest.mark.skipif(
-    not any(map(shutil.which, library.COMPILERS)), reason="there is no C++ compiler"
-)
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """A cache directory into which the kernels are built once."""
-    cache = tmp_path_factory.mktemp("cache")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(cache))
-        library.build()
-    return cache
-
-
-@pytest.fixture
-def native(cache, monkeypatch):
-    """The kernels, loaded for one test."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.delenv("DEEPPRISM_NATIVE")
-    forget = library.loaded.cache_clear
-    forget()
-    assert library.loaded()
-    yield
-    forget()
-
 
 def random(seed, *shape, dtype=jnp.float32):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
@@ -53,7 +27,6 @@ def maps(x, kernel, g, method, **options):
     return y, *pull(g)
 
 
-@compiled
 @pytest.mark.parametrize("padding", ["zero", "replicate", "circular"])
 @pytest.mark.parametrize("window", [1, 3])
 @pytest.mark.parametrize(
@@ -62,7 +35,6 @@ def maps(x, kernel, g, method, **options):
         ((2, 5, 7, 16), (1, 1), 1),
         ((1, 8, 1, 48), (1, 1), 1),
         ((3, 6, 5, 32), (2, 3), (1, 2)),
-        ((0, 4, 4, 16), (1, 1), 1),
         ((9, 16, 16, 32), (1, 1), 2),  # enough work for several threads
     ],
 )
@@ -84,7 +56,6 @@ def test_the_convolution_is_the_reference(
         np.testing.assert_allclose(value, expected, rtol=0, atol=2e-6 * size)
 
 
-@compiled
 def test_bfloat16_is_rounded_once(native):
     cast = partial(jnp.asarray, dtype=jnp.bfloat16)
     x, kernel = cast(random(0, 2, 6, 5, 64)), cast(random(1, 3, 3, 3, 2, 2))
@@ -95,7 +66,6 @@ def test_bfloat16_is_rounded_once(native):
         np.testing.assert_array_equal(value, exact.astype(jnp.bfloat16))
 
 
-@compiled
 def test_what_no_number_is_stays_none_in_bfloat16(native):
     x = jnp.full((1, 1, 1, 16), jnp.nan, jnp.bfloat16).at[..., 0].set(jnp.inf)
     kernel = jnp.zeros((1, 1, 3, 1, 1), jnp.bfloat16).at[0, 0, 1].set(1)
@@ -103,7 +73,6 @@ def test_what_no_number_is_stays_none_in_bfloat16(native):
     assert np.isnan(np.asarray(y[..., 1:], np.float32)).all()
 
 
-@compiled
 def test_the_default_uses_the_kernels_and_leaves_what_does_not_fit(native):
     def text(channels):
         x, kernel = random(0, 1, 4, 4, channels), random(1, 3, 3, 3, 1, 1)
@@ -113,7 +82,6 @@ def test_the_default_uses_the_kernels_and_leaves_what_does_not_fit(native):
     assert "deepprism_prism" not in text(24)
 
 
-@compiled
 def test_shapes_without_a_kernel_are_computed_otherwise(native):
     x, kernel = random(0, 2, 3, 4, 5), random(1, 5, 3, 3, 1, 1)
     np.testing.assert_allclose(
@@ -123,7 +91,6 @@ def test_shapes_without_a_kernel_are_computed_otherwise(native):
     )
 
 
-@compiled
 def test_vmap_and_second_derivatives(native):
     x, kernels = random(0, 2, 1, 4, 3, 16), random(1, 2, 3, 3, 3, 1, 1)
 
@@ -142,7 +109,6 @@ def test_vmap_and_second_derivatives(native):
         np.testing.assert_allclose(value, expected, rtol=0, atol=5e-6 * size)
 
 
-@compiled
 def test_gradient_inside_shard_map(native):
     mesh = make_mesh()
     x, kernel = random(0, 4, 3, 3, 16), random(1, 3, 3, 3, 1, 1)
@@ -170,7 +136,6 @@ def test_gradient_inside_shard_map(native):
         np.testing.assert_allclose(value, expected, rtol=0, atol=1e-5 * size)
 
 
-@compiled
 @pytest.mark.parametrize(("dtype", "digits"), [("float32", 2e-6), ("bfloat16", 8e-3)])
 @pytest.mark.parametrize("silu", [False, True])
 @pytest.mark.parametrize(
@@ -196,7 +161,6 @@ def test_group_norm_is_that_of_jax(
         np.testing.assert_allclose(value, expected, rtol=0, atol=digits * size)
 
 
-@compiled
 def test_scale_and_bias_may_be_short_floats(native):
     x, short = random(0, 2, 3, 4, 32), partial(random, dtype=jnp.bfloat16)
     scale, bias = short(1, 32), short(2, 32)
@@ -208,7 +172,6 @@ def test_scale_and_bias_may_be_short_floats(native):
         np.testing.assert_array_equal(value, gradient.astype(value.dtype))
 
 
-@compiled
 def test_group_norm_is_exact_far_from_zero_and_at_large_values(native):
     shape, ones = (2, 16, 16, 16), jnp.ones(16)
     norm = partial(group_norm, scale=ones, bias=0 * ones, groups=4)
@@ -219,7 +182,6 @@ def test_group_norm_is_exact_far_from_zero_and_at_large_values(native):
     np.testing.assert_allclose(huge, plain * jax.nn.sigmoid(plain), atol=1e-3)
 
 
-@compiled
 @pytest.mark.parametrize("silu", [False, True])
 def test_what_is_no_number_is_not_normalised_away(native, silu):
     x = random(0, 2, 4, 4, 32).at[0, 1, 1, 3].set(jnp.nan)
@@ -230,7 +192,6 @@ def test_what_is_no_number_is_not_normalised_away(native, silu):
         assert np.isfinite(value[1]).all()
 
 
-@compiled
 def test_results_do_not_depend_on_the_run(native):
     x, kernel, g = (
         random(0, 8, 32, 32, 32),

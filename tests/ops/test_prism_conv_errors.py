@@ -12,7 +12,7 @@ from deepprism_jax.ops import prism_conv
         (
             *((4, 4, 6), (3, 3, 3, 1, 1), {"method": "fastest"}),
             "method='fastest' is unknown; choose one of "
-            "['auto', 'reference', 'banded', 'shift_and_add', 'native']",
+            "['auto', 'reference', 'banded', 'shift_and_add', 'shifted', 'native']",
         ),
         (
             *((4, 4, 6), (3, 3, 3, 1, 1), {"channel_padding": "reflect"}),
@@ -27,6 +27,10 @@ from deepprism_jax.ops import prism_conv
         (
             *((4, 6), (3, 3, 3, 1, 1), {}),
             "x has shape (4, 6); it must be [..., H, W, C]",
+        ),
+        (
+            *((0, 4, 4, 6), (3, 3, 3, 1, 1), {}),
+            "x has shape (0, 4, 4, 6); no axis may be empty",
         ),
         (
             *((4, 4, 6), (3, 2, 3, 1, 1), {}),

@@ -1,5 +1,6 @@
-// Half a residual block on CPUs: h = silu((x - mean) * slope + offset), y = conv(h) + bias,
-// and the moments of y that the next normalisation asks for; see `ops/half_block.py`.
+// Half a residual block on CPUs: h = silu((x - mean) * slope + offset), y = conv(h) + bias
+// (+ residual), and the moments of y that the next normalisation asks for; see
+// `ops/half_block.py`.
 //
 // Lines of h, and on the way back of the gradient, are kept three at a time: an
 // activation is read once and written once. What the next line needs is asked for while
@@ -76,18 +77,26 @@ void Total(const T* __restrict__ g, const T* __restrict__ y, const float* alpha,
     }
 }
 
-// One line of dx, and its part of the gradients of slope and offset.
-template <typename T>
+template <bool kAdd, typename From, typename T>
+void Put(const From* __restrict__ from, int64_t count, T* __restrict__ line) {
+  for (int64_t i = 0; i < count; i += kLanes)
+    Store(line + i, kAdd ? Load(line + i) + Load(from + i) : Load(from + i));
+}
+
+// One line of dx, what else pulls on x included, and its part of the gradients of slope
+// and offset.
+template <bool kAdd, typename T>
 void Pull(Affine map, const T* __restrict__ x, const float* __restrict__ dh,
-          const float* __restrict__ derivative, int64_t width, int64_t channels,
-          T* __restrict__ dx, double* dslope, double* doffset) {
+          const float* __restrict__ derivative, const T* __restrict__ addend,
+          int64_t width, int64_t channels, T* __restrict__ dx, double* dslope,
+          double* doffset) {
   for (int64_t c = 0; c < channels; c += kLanes) {
     const Vec slope = Load(map.slope + c), mean = Load(map.mean + c);
     Vec one{}, two{};
     for (int64_t v = 0; v < width; ++v) {
       const int64_t at = v * channels + c;
       const Vec pull = Load(dh + at) * Load(derivative + at);
-      Store(dx + at, pull * slope);
+      Store(dx + at, kAdd ? pull * slope + Load(addend + at) : pull * slope);
       one += pull;
       two += pull * (Load(x + at) - mean);
     }
@@ -115,8 +124,8 @@ void Convolve(Position<kTaps>& position, const float* above, const float* here,
 template <typename T>
 void Forward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
              const float* mean, const float* slope, const float* offset,
-             const float* kernel, const float* bias, T* y, float* y_mean,
-             float* y_variance) {
+             const float* kernel, const float* bias, const T* residual, T* y,
+             float* y_mean, float* y_variance) {
   const auto w = Arrange(kernel, kTaps, s, false);
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   const Blocks blocks(s.batch, s.height);
@@ -141,6 +150,8 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
                     Prefetch<false>(next + v * c_in + c);
                     Prefetch<true>(line + (s.width + v) * c_out + c);
                   });
+      if (residual)
+        Put<true>(residual + position_of(row) * c_out, s.width * c_out, line);
       moments.Add(block, row == top, line, s.width);
     }
   });
@@ -184,8 +195,8 @@ template <typename T>
 void Backward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
               const float* mean, const float* slope, const float* offset,
               const float* kernel, const T* y, const float* alpha, const float* beta,
-              const T* g, T* dx, float* dslope, float* doffset, float* dkernel,
-              float* dbias) {
+              const T* g, const T* addend, T* dx, float* dslope, float* doffset,
+              float* dkernel, float* dbias, T* pulls) {
   const auto w = Arrange(kernel, kTaps, s, true);
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   const int64_t pairs = s.fields_in * s.fields_out;
@@ -231,8 +242,11 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
                      Prefetch<false>(g + (next + v) * c_out + c);
                      Prefetch<true>(dx + (first + v) * c_in + c);
                    });
-      Pull(map, x + first * c_in, dh.At(0), derivative.At(row), s.width, c_in,
-           dx + first * c_in, sum.slope.data(), sum.offset.data());
+      if (pulls)
+        Put<false>(total.At(row), s.width * c_out, pulls + first * c_out);
+      const auto pull = addend ? Pull<true, T> : Pull<false, T>;
+      pull(map, x + first * c_in, dh.At(0), derivative.At(row), addend + first * c_in,
+           s.width, c_in, dx + first * c_in, sum.slope.data(), sum.offset.data());
     }
   });
   const auto add = [&](auto member, int64_t from, int64_t n, int64_t end) {
@@ -263,31 +277,39 @@ const T* In(ffi::AnyBuffer a) {
   return static_cast<const T*>(a.untyped_data());
 }
 
+// What is left out comes as an array of no numbers.
+template <typename T>
+const T* InOrNull(ffi::AnyBuffer a) {
+  return a.element_count() ? In<T>(a) : nullptr;
+}
+
 ffi::Error HalfBlock(ffi::ThreadPool pool, ffi::AnyBuffer x, F32 mean, F32 slope,
-                     F32 offset, F32 kernel, F32 bias, ffi::Result<ffi::AnyBuffer> y,
-                     Out y_mean, Out y_variance, ffi::Span<const int64_t> shape,
-                     int64_t ends) {
+                     F32 offset, F32 kernel, F32 bias, ffi::AnyBuffer residual,
+                     ffi::Result<ffi::AnyBuffer> y, Out y_mean, Out y_variance,
+                     ffi::Span<const int64_t> shape, int64_t ends) {
   return ByType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Forward(pool, Shape(shape), ends, In<T>(x), mean.typed_data(), slope.typed_data(),
             offset.typed_data(), kernel.typed_data(), bias.typed_data(),
-            static_cast<T*>(y->untyped_data()), y_mean->typed_data(),
+            InOrNull<T>(residual), static_cast<T*>(y->untyped_data()), y_mean->typed_data(),
             y_variance->typed_data());
   });
 }
 
 ffi::Error HalfBlockGradient(ffi::ThreadPool pool, ffi::AnyBuffer x, F32 mean, F32 slope,
                              F32 offset, F32 kernel, ffi::AnyBuffer y, F32 alpha,
-                             F32 beta, ffi::AnyBuffer g, ffi::Result<ffi::AnyBuffer> dx,
-                             Out dslope, Out doffset, Out dkernel, Out dbias,
+                             F32 beta, ffi::AnyBuffer g, ffi::AnyBuffer addend,
+                             ffi::Result<ffi::AnyBuffer> dx, Out dslope, Out doffset,
+                             Out dkernel, Out dbias, ffi::Result<ffi::AnyBuffer> pulls,
                              ffi::Span<const int64_t> shape, int64_t ends) {
   return ByType(x.element_type(), [&](auto zero) {
     using T = decltype(zero);
     Backward(pool, Shape(shape), ends, In<T>(x), mean.typed_data(), slope.typed_data(),
              offset.typed_data(), kernel.typed_data(), In<T>(y), alpha.typed_data(),
-             beta.typed_data(), In<T>(g), static_cast<T*>(dx->untyped_data()),
-             dslope->typed_data(), doffset->typed_data(), dkernel->typed_data(),
-             dbias->typed_data());
+             beta.typed_data(), In<T>(g), InOrNull<T>(addend),
+             static_cast<T*>(dx->untyped_data()), dslope->typed_data(),
+             doffset->typed_data(), dkernel->typed_data(), dbias->typed_data(),
+             pulls->element_count() ? static_cast<T*>(pulls->untyped_data()) : nullptr);
   });
 }
 
@@ -325,6 +347,7 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(deepprism_half_block, deepprism::HalfBlock,
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
+                                  .Arg<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
@@ -343,10 +366,12 @@ XLA_FFI_DEFINE_HANDLER_SYMBOL(deepprism_half_block_gradient, deepprism::HalfBloc
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Arg<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Arg<xla::ffi::AnyBuffer>()
+                                  .Arg<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::AnyBuffer>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
                                   .Ret<xla::ffi::Buffer<xla::ffi::F32>>()
+                                  .Ret<xla::ffi::AnyBuffer>()
                                   .Attr<xla::ffi::Span<const int64_t>>("shape")
                                   .Attr<int64_t>("ends"));

@@ -4,7 +4,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from deepprism_jax.ops.geometry import Geometry
 from deepprism_jax.ops.native import prism
@@ -20,40 +19,43 @@ def fits(geometry: Geometry, dtype: Any) -> bool:
 
 
 def forward(
-    geometry: Geometry,
-    x: jax.Array,
-    mean: jax.Array,
-    slope: jax.Array,
-    offset: jax.Array,
-    kernel: jax.Array,
-    bias: jax.Array,
+    geometry: Geometry, residual: bool, x: jax.Array, *others: jax.Array
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return y, and mean and variance of its channels [B, C_out]."""
+    """Return y, and mean and variance of its channels [B, C_out].
+
+    Takes x, mean, slope, offset, kernel, bias and, where there is one, the residual.
+    """
     channels = geometry.fields_out * geometry.depth
     moment = _like(x, len(x), channels)
     results = (jnp.zeros_like(x, shape=(*x.shape[:3], channels)), moment, moment)
     call = jax.ffi.ffi_call("deepprism_half_block", results, vmap_method="sequential")
-    operands = (x, mean, slope, offset, kernel, bias)
-    y, y_mean, y_variance = call(*operands, **prism.attributes(geometry, len(x)))
+    none = () if residual else (_nothing(x),)
+    y, y_mean, y_variance = call(
+        x, *others, *none, **prism.attributes(geometry, len(x))
+    )
     return y, y_mean, y_variance
 
 
 def backward(
-    geometry: Geometry, x: jax.Array, *others: jax.Array
+    geometry: Geometry, residual: bool, x: jax.Array, *others: jax.Array
 ) -> tuple[jax.Array, ...]:
-    """Return the gradients of x, slope, offset, kernel and bias.
+    """Return the gradients of x, slope, offset, kernel, bias and of the residual.
 
-    Takes x, mean, slope, offset, kernel, y, alpha, beta and g, where
-    g + alpha + beta * y pulls on y.
+    Takes x, mean, slope, offset, kernel, y, alpha, beta, g and, where something else
+    pulls on x, that; g + alpha + beta * y pulls on y.
     """
     coefficient = _like(x, *x.shape[::3])
     kernel = _like(x, *geometry.kernel_shape)
     bias = _like(x, geometry.fields_out)
     results = (jnp.zeros_like(x), coefficient, coefficient, kernel, bias)
+    y = others[4]
+    results += (jnp.zeros_like(y) if residual else _nothing(x),)
     call = jax.ffi.ffi_call(
         "deepprism_half_block_gradient", results, vmap_method="sequential"
     )
-    return tuple(call(x, *others, **prism.attributes(geometry, len(x))))
+    none = () if len(others) == 9 else (_nothing(x),)
+    found = call(x, *others, *none, **prism.attributes(geometry, len(x)))
+    return tuple(found if residual else found[:-1])
 
 
 def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -64,6 +66,11 @@ def moments(x: jax.Array) -> tuple[jax.Array, jax.Array]:
     )
     mean, variance = call(x)
     return mean, variance
+
+
+def _nothing(x: jax.Array) -> jax.Array:
+    """Stand for an array that is left out."""
+    return jnp.zeros_like(x, shape=(0,))
 
 
 def _like(x: jax.Array, *shape: int) -> jax.Array:
