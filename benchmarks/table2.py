@@ -33,8 +33,8 @@ class Operator(NamedTuple):
 
     `base` holds B, C, the side of a square map (N = side^2), G and P; `ranges` the
     values that one of them takes while the others stay, or have those in `instead`: the
-    term that the paper is about must outweigh what grows otherwise, and maps lie within
-    a core's own cache at all sizes or at none.
+    term that the paper is about must outweigh what grows otherwise. Maps of Prism are
+    large, since on small ones caches bend the line.
     """
 
     entries: dict[Row, Entry]
