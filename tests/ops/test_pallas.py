@@ -14,13 +14,13 @@ from deepprism_jax.ops.geometry import Geometry
 from deepprism_jax.ops.pallas import backward, forward, rows, tiles
 from deepprism_jax.training.sharding import make_mesh
 
-# Batch, height, width, depth; fields in and out; channel padding; elements of a block.
+# Batch, height, width, depth; fields in and out; channel padding; bytes of a block.
 CASES = {
     "circular": ((2, 4, 16, 256), (1, 1), "circular", None),
     "odd size": ((1, 7, 5, 128), (1, 1), "zero", None),
     "one position": ((2, 1, 1, 128), (1, 1), "replicate", None),
-    "blocks of rows": ((2, 12, 8, 128), (1, 1), "replicate", 4 * 8 * 128),
-    "a row a block, cut": ((1, 3, 70, 128), (1, 1), "circular", 96 * 128),
+    "blocks of rows": ((2, 12, 8, 128), (1, 1), "replicate", 4 * 8 * 512),
+    "a row a block, cut": ((1, 3, 70, 128), (1, 1), "circular", 96 * 512),
     "two fields to one": ((1, 3, 6, 128), (2, 1), "zero", None),
     "one field to two": ((1, 2, 8, 128), (1, 2), "replicate", None),
     "images together": ((20, 2, 3, 128), (1, 1), "circular", None),
@@ -152,7 +152,7 @@ def test_gradient_through_the_moments_is_alpha_and_beta(monkeypatch):
     # Cotangents of the mean and the variance of y.
     d_mean, d_variance = o["alpha"], o["beta"]
 
-    def plain(*operands):
+    def plain(*operands: jax.Array):
         _, pull = jax.vjp(partial(half_block, geometry), *operands)
         return pull((o["g"], d_mean, d_variance))
 
@@ -227,7 +227,9 @@ def test_variance_does_not_cancel_beside_a_large_offset(monkeypatch):
         ({"kernel_shape": (1, 1, 3, 1, 1)}, "float32", False),
         ({"kernel_shape": (3, 3, 3, 2, 2)}, "float32", True),
         ({"kernel_shape": (3, 3, 3, 3, 2)}, "float32", False),
-        ({"width": 4096}, "float32", False),
+        ({"depth": 1024}, "float32", False),
+        ({"width": 1024}, "bfloat16", True),
+        ({"width": 1024}, "float32", False),
     ],
 )
 def test_fits(change, dtype, expected):

@@ -127,6 +127,7 @@ def _kernel(geometry: Geometry, cut: Tiling, activated: bool, *refs: Ref) -> Non
     else:
         dx, products, dbias, matrix, window, *rest = rest
     depth, padding = geometry.depth, geometry.padding
+    widest = cut.pitch * depth * max(geometry.kernel_shape[3:]) * window.dtype.itemsize
     block = pl.program_id(2)
 
     @pl.when((pl.program_id(1) == 0) & (block == 0))
@@ -193,7 +194,7 @@ def _kernel(geometry: Geometry, cut: Tiling, activated: bool, *refs: Ref) -> Non
                 dv = dv * slope
             rows.write_tile(dx.at[image], cut, row, column, dv)
 
-        rows.each_tile(cut, depth * max(geometry.kernel_shape[3:]), tile)
+        rows.each_tile(cut, widest, tile)
         if activated:
 
             @pl.when(block == cut.blocks - 1)

@@ -105,6 +105,7 @@ def _kernel(geometry: Geometry, cut: Tiling, activated: bool, *refs: Ref) -> Non
     else:
         y, matrix, window = rest
     depth, padding = geometry.depth, geometry.padding
+    widest = cut.pitch * depth * max(geometry.kernel_shape[3:]) * window.dtype.itemsize
     block = pl.program_id(2)
 
     @pl.when((pl.program_id(1) == 0) & (block == 0))
@@ -154,7 +155,7 @@ def _kernel(geometry: Geometry, cut: Tiling, activated: bool, *refs: Ref) -> Non
                 first = (block == 0) & (row == 0) & (column == 0)
                 _add_moments(sums, cut, column, v, first)
 
-        rows.each_tile(cut, depth * max(geometry.kernel_shape[3:]), tile)
+        rows.each_tile(cut, widest, tile)
         if activated:
 
             @pl.when(block == cut.blocks - 1)

@@ -14,7 +14,7 @@ from deepprism_jax.ops.pallas.tiles import GROUP, Tiling, taps
 
 Ref = Any  # a block of memory inside a kernel: indexed to be read and written
 f32 = jnp.float32
-_STRAIGHT = 1 << 18  # elements
+_STRAIGHT = 1 << 19  # bytes of maps that straight code walks over
 
 
 class Rows(NamedTuple):
@@ -162,13 +162,14 @@ def fill(
     """Write `value` of the sources' rows [W, C] of a block, and zeros off the map."""
     dtype = scratch.dtype
     columns = slice(tiles.margin, tiles.margin + tiles.width)
+    row_size = tiles.width * scratch.shape[2] * dtype.itemsize
     if scratch.shape[1] != tiles.width:
         scratch[...] = jnp.zeros(scratch.shape, dtype)
 
     def put(row, v):
         scratch[row, columns] = v.astype(dtype)
 
-    @pl.loop(0, tiles.rows, unroll=_unroll(tiles.rows, tiles.width * scratch.shape[2]))
+    @pl.loop(0, tiles.rows, unroll=_unroll(tiles.rows, row_size))
     def _(row):
         put(row + 1, value(*(source.block[image, row] for source in sources)))
 
@@ -192,11 +193,14 @@ def copy_rows(scratch: Ref, tiles: Tiling, block: Ref) -> None:
         scratch[row, : tiles.width] = block[row]
 
 
-def each_tile(tiles: Tiling, channels: int, body: Callable[[Any, int], None]) -> None:
-    """Run `body(row, column)` for the first row and column of every tile."""
+def each_tile(tiles: Tiling, row_size: int, body: Callable[[Any, int], None]) -> None:
+    """Run `body(row, column)` for the first row and column of every tile.
+
+    `row_size`: bytes of a row of the wider map.
+    """
     count = tiles.rows // tiles.tile_rows
 
-    @pl.loop(0, count, unroll=_unroll(count, tiles.tile_rows * tiles.pitch * channels))
+    @pl.loop(0, count, unroll=_unroll(count, tiles.tile_rows * row_size))
     def _(tile):
         for column in range(0, tiles.pitch, tiles.tile_columns):
             body(tile * tiles.tile_rows, column)
@@ -256,11 +260,11 @@ def matmul(a: jax.Array, b: jax.Array, *, transposed: bool = False) -> jax.Array
     )
 
 
-def _unroll(trips: int, elements: int) -> int:
-    """How many trips over so many elements to write out: a divisor of the trips.
+def _unroll(trips: int, size: int) -> int:
+    """How many trips over so many bytes to write out: a divisor of the trips.
 
     Units work side by side only within straight code, so much of it is good; how much,
     was tried by the compiler's estimates.
     """
-    most = max(1, _STRAIGHT // elements)
+    most = max(1, _STRAIGHT // size)
     return next(n for n in range(min(most, trips), 0, -1) if trips % n == 0)

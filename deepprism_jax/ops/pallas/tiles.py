@@ -10,9 +10,10 @@ from deepprism_jax.ops.geometry import Geometry
 
 LANES = 128
 GROUP = 8  # images whose numbers a channel lie in one register
-# Elements of one block of one operand: 0.5 MiB in bfloat16. Four operands, each twice
-# (one block is computed while the next is fetched), stay within 16 MiB of float32.
-_BLOCK = 1 << 18
+# Bytes of one block of one operand. Up to four operands with their halos, each twice
+# (one block is computed while the next is fetched), stay within the 16 MiB of a core.
+_BLOCK = 1 << 19
+_POSITION = 1 << 11  # bytes of its channels: a tile's products lie in the core too
 _WIDE = 64  # columns from which on a row is cut
 _PAIRS = 4  # of fields: each is a matrix product a tile
 
@@ -59,30 +60,36 @@ class Tiling(NamedTuple):
 def fits(geometry: Geometry, dtype: Any) -> bool:
     """Return whether the kernels take it: 3x3x3, stride 1, D a multiple of 128.
 
-    Up to four pairs of fields, float32 or bfloat16, and maps of which one row fits in
-    a block: W * C up to 262,144, C the larger of input's and output's.
+    Up to four pairs of fields; float32 or bfloat16. Of the wider map a position must
+    fit in two KiB (1,024 channels in bfloat16), and a row in half a MiB; a quarter of
+    one with several pairs of fields.
     """
+    dtype = jnp.dtype(dtype)
     fields = geometry.fields_in, geometry.fields_out
-    channels = max(fields) * geometry.depth
+    pairs = fields[0] * fields[1]
+    position = max(fields) * geometry.depth * dtype.itemsize
     return (
         geometry.kernel_shape[:3] == (3, 3, 3)
         and geometry.strides == (1, 1)
         and geometry.depth % LANES == 0
-        and fields[0] * fields[1] <= _PAIRS
-        and jnp.dtype(dtype) in (jnp.float32, jnp.bfloat16)
+        and pairs <= _PAIRS
+        and dtype in (jnp.float32, jnp.bfloat16)
         and min(geometry.height, geometry.width) > 0
-        and _round_up(geometry.width, 32) * channels <= _BLOCK
+        and position <= _POSITION
+        and _round_up(geometry.width, 32) * position * min(pairs, 2) <= _BLOCK
     )
 
 
 def tiling(geometry: Geometry, batch: int, dtype: Any) -> Tiling:
     """Cut a batch of maps."""
-    sublanes = 32 // jnp.dtype(dtype).itemsize  # rows of a register
+    size = jnp.dtype(dtype).itemsize
+    sublanes = 32 // size  # rows of a register
     columns, margin = _round_up(geometry.width, sublanes), 0
     if columns > _WIDE:
         columns, margin = 32, sublanes
     pitch = _round_up(geometry.width, columns)
-    row = pitch * geometry.depth * max(geometry.fields_in, geometry.fields_out)
+    channels = geometry.depth * max(geometry.fields_in, geometry.fields_out)
+    row = pitch * channels * size  # bytes
     rows = _largest_divisor(geometry.height, _BLOCK // row)
     images = 1
     if rows == geometry.height:
