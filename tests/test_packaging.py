@@ -90,7 +90,7 @@ def test_every_dependency_is_needed():
 def test_every_dependency_has_its_reason():
     text = (ROOT / "docs" / "dependencies.md").read_text()
     extras = PROJECT["optional-dependencies"]
-    requirements = [*PROJECT["dependencies"], *extras["dev"]]
+    requirements = [*PROJECT["dependencies"], *extras["dev"], *extras["bench"]]
     explained = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
     assert explained == {name_of(r) for r in requirements}
 

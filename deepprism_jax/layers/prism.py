@@ -68,7 +68,7 @@ class PrismConv(nnx.Module):
         return y + jnp.repeat(bias, y.shape[-1] // bias.size)
 
     def fuses(self, x: Float[Array, "b h w c"]) -> bool:
-        """Return whether `after_silu` has a kernel for x on some platform."""
+        """Return whether `after_silu` has a kernel for x on this platform."""
         dtype = self.dtype or x.dtype
         if x.dtype != dtype or self.kernel[...].shape[:3] != (3, 3, 3):
             return False

@@ -16,7 +16,7 @@ from jax import lax
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from deepprism_jax.ops import bilinear
+from deepprism_jax.ops import bilinear, target
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
 from deepprism_jax.ops.materialize import materialize_on_cpu
 from deepprism_jax.ops.native import half_block as native
@@ -48,7 +48,7 @@ def moments(x: Float[Array, "b h w c"]) -> Moments:
 
 
 def fits(geometry: Geometry, dtype: Any) -> bool:
-    """Return whether some platform has a kernel for a half-block of this shape."""
+    """Return whether the platform has a kernel for a half-block of this shape."""
     return bool(_kernels(geometry, dtype))
 
 
@@ -102,13 +102,17 @@ def _native_fits(geometry: Geometry, dtype: Any) -> bool:
 
 
 def _kernels(geometry: Geometry, dtype: Any) -> dict[str, Any]:
-    """Modules with kernels for a shape, a platform."""
-    kernels: dict[str, Any] = {}
-    if _native_fits(geometry, dtype):
-        kernels["cpu"] = native
-    if pallas.fits(geometry, dtype):
-        kernels["tpu"] = pallas
-    return kernels
+    """Return the module with kernels for a shape, by its platform.
+
+    Without a kernel the parts by themselves are a little faster and sooner compiled: a
+    kernel for TPUs is no reason to take this way elsewhere.
+    """
+    platform = target.platform()
+    if platform == "cpu" and _native_fits(geometry, dtype):
+        return {platform: native}
+    if platform == "tpu" and pallas.fits(geometry, dtype):
+        return {platform: pallas}
+    return {}
 
 
 def _choose(
@@ -116,15 +120,15 @@ def _choose(
 ) -> Any:
     """Run the kernel of the platform, or the plain definition."""
     plain = partial(_PLAIN[part], geometry, residual)
-    kernels = _kernels(geometry, operands[0].dtype) if method != "plain" else {}
+    if method == "native":
+        return getattr(native, part)(geometry, residual, *operands)
+    kernels = _kernels(geometry, operands[0].dtype) if method == "auto" else {}
+    if not kernels:
+        return plain(*operands)
     branches = {
         platform: partial(getattr(module, part), geometry, residual)
         for platform, module in kernels.items()
     }
-    if method == "native":
-        return branches["cpu"](*operands)
-    if not branches:
-        return plain(*operands)
     return lax.platform_dependent(*operands, **branches, default=plain)
 
 

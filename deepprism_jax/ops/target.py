@@ -1,0 +1,29 @@
+"""The platform that a program is meant for, where it is not the one it is traced on."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import jax
+
+_TARGET: ContextVar[str | None] = ContextVar("target", default=None)
+
+
+@contextmanager
+def compiling_for(platform: str) -> Iterator[None]:
+    """Trace for `platform` ("cpu", "gpu", "tpu"), as before compiling ahead of time.
+
+    Most operators choose their form when a program is lowered, and need no such word.
+    Those whose kernels change what is around them (`ops/half_block.py`) choose when it
+    is traced. `jax.jit` keeps what it has traced: give it a function of its own.
+    """
+    token = _TARGET.set(platform)
+    try:
+        yield
+    finally:
+        _TARGET.reset(token)
+
+
+def platform() -> str:
+    """Return the platform that programs are traced for: JAX's default, or as said."""
+    return _TARGET.get() or jax.default_backend()
