@@ -95,7 +95,7 @@ class Options:
     forms: tuple[Form, ...] = get_args(Form)
     """Forms of the convolution."""
     half_block: bool = True
-    """Estimate the half-block too."""
+    """Estimate the half-block too, with those of `banded` and `pallas` in `forms`."""
     groups: int = 32
     """Groups of its normalisation."""
     json: str = ""
@@ -137,7 +137,7 @@ def conv_subjects(options: Options, geometry: Geometry):
 
 
 def half_block_subjects(options: Options, geometry: Geometry, shapes: Shapes):
-    """The half-block by XLA around either convolution, and fused; with gradients."""
+    """The half-block, by XLA around a convolution and fused, with its gradients."""
     x, kernel, g = shapes
     vector = partial(jax.ShapeDtypeStruct, dtype=jnp.float32)
     channels = x.shape[3]
@@ -184,11 +184,13 @@ def half_block_subjects(options: Options, geometry: Geometry, shapes: Shapes):
 
     moments = (vector((x.shape[0], channels)),) * 2
     plain = (x, g, *parameters)
-    return {
+    subjects = {
         "XLA, banded": (partial(by_xla, banded), plain),
         "XLA, pallas": (partial(by_xla, pallas), plain),
-        "fused": (fused, (*plain, moments, moments)),
+        "pallas, fused": (fused, (*plain, moments, moments)),
     }
+    forms = options.forms
+    return {n: s for n, s in subjects.items() if any(form in n for form in forms)}
 
 
 def affine_of(groups: int, mean, variance, scale, offset):
