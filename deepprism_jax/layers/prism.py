@@ -56,16 +56,13 @@ class PrismConv(nnx.Module):
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
         """Apply to a feature map [..., H, W, F_in * D] -> [..., H', W', F_out * D]."""
         dtype = self.dtype or x.dtype
-        y = prism_conv(
+        return prism_conv(
             x.astype(dtype),
             self.kernel[...].astype(dtype),
+            None if self.bias is None else self.bias[...].astype(dtype),
             channel_padding=self.channel_padding,
             strides=self.strides,
         )
-        if self.bias is None:
-            return y
-        bias = self.bias[...].astype(dtype)
-        return y + jnp.repeat(bias, y.shape[-1] // bias.size)
 
     def fuses(self, x: Float[Array, "b h w c"]) -> bool:
         """Return whether `after_silu` has a kernel for x on this platform."""

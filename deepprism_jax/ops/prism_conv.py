@@ -6,7 +6,8 @@ from typing import Any, get_args
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepprism_jax.ops.bilinear import Method, convolve
+from deepprism_jax.ops import biased
+from deepprism_jax.ops.bilinear import Method
 from deepprism_jax.ops.geometry import ChannelPadding, geometry_of
 from deepprism_jax.ops.native import library
 from deepprism_jax.ops.varying import vary_alike
@@ -15,6 +16,7 @@ from deepprism_jax.ops.varying import vary_alike
 def prism_conv(
     x: Float[Array, "*b h w c_in"],
     kernel: Float[Array, "kh kw kc f_in f_out"],
+    bias: Float[Array, " f_out"] | None = None,
     *,
     channel_padding: ChannelPadding = "circular",
     strides: int | tuple[int, int] = 1,
@@ -30,6 +32,7 @@ def prism_conv(
     Args:
         x: feature map [..., H, W, C_in].
         kernel: [K_H, K_W, K_C, F_in, F_out], odd sizes.
+        bias: one number a field of the output, added to it.
         channel_padding: topology of the channel axis (Table 1): `zero` an interval,
             `replicate` a line, `circular` a circle. Space is padded with zeros.
         strides: spatial stride, one number or (height, width); the kernel is centred on
@@ -56,8 +59,12 @@ def prism_conv(
     geometry = geometry_of(x, kernel, channel_padding, strides)
     dtype = jnp.result_type(x, kernel)
     batch = x.shape[:-3]
-    x, kernel = vary_alike(
-        x.reshape(math.prod(batch), *x.shape[-3:]).astype(dtype), kernel.astype(dtype)
-    )
-    y: Any = convolve(geometry, method, x, kernel)
+    x = x.reshape(math.prod(batch), *x.shape[-3:]).astype(dtype)
+    given = [kernel] if bias is None else [kernel, bias]
+    x, kernel, *given = vary_alike(x, *(a.astype(dtype) for a in given))
+    y: Any
+    if method == "auto" and given and biased.fits(geometry, dtype):
+        y = biased.convolve(geometry, x, kernel, *given)
+    else:
+        y = biased.plain(geometry, method, x, kernel, *given)
     return y.reshape(*batch, *y.shape[1:])

@@ -14,8 +14,9 @@ def compiling_for(platform: str) -> Iterator[None]:
     """Trace for `platform` ("cpu", "gpu", "tpu"), as before compiling ahead of time.
 
     Most operators choose their form when a program is lowered, and need no such word.
-    Those whose kernels change what is around them (`ops/half_block.py`) choose when it
-    is traced. `jax.jit` keeps what it has traced: give it a function of its own.
+    Those whose kernels take in what is around them (`ops/half_block.py`,
+    `ops/biased.py`) choose when it is traced. `jax.jit` keeps what it has traced: give
+    it a function of its own.
     """
     token = _TARGET.set(platform)
     try:

@@ -22,6 +22,10 @@ CASES = {
     "fields to fields": ((3, 7, 2), (1, 3, 3, 2, 2), "replicate", (1, 3)),
     "dense": ((5, 4, 1), (3, 3, 1, 3, 1), "zero", 2),
     "larger than the image": ((2, 1, 3), (5, 3, 1, 1, 1), "zero", 1),
+    "odd": ((7, 5, 33), (3, 3, 3, 1, 1), "replicate", 1),
+    "one channel, one column": ((4, 1, 1), (3, 3, 3, 1, 1), "circular", 1),
+    "two channels": ((1, 3, 2), (3, 3, 3, 1, 1), "replicate", 1),
+    "four channels": ((2, 1, 4), (3, 3, 3, 1, 1), "zero", 2),
 }
 
 
@@ -72,7 +76,8 @@ def assert_equal_to_the_reference(derivatives, case, methods):
 
 @pytest.mark.parametrize("case", CASES)
 def test_formulations_equal_the_reference_with_both_gradients(case):
-    assert_equal_to_the_reference(gradients, case, ("banded", "shift_and_add"))
+    methods = ("banded", "shift_and_add", "shifted")
+    assert_equal_to_the_reference(gradients, case, methods)
 
 
 def test_default_method_equals_the_reference_with_both_gradients():

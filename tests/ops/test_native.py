@@ -204,6 +204,21 @@ def test_results_do_not_depend_on_the_run(native):
             np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.parametrize("method", ["native", "shift_and_add", "banded"])
+def test_long_sums_keep_their_digits(native, method):
+    # A tap's gradient is a sum of 16,384 products, in float64 here. Added one by one in
+    # float32, partial sums grow like a random walk, and each is rounded.
+    x, g = random(0, 2, 16, 16, 32), random(1, 2, 16, 16, 32)
+    kernel = random(2, 3, 3, 3, 1, 1)
+    found = jax.jit(partial(maps, method=method))(x, kernel, g)[2].reshape(3, 3, 3)
+    wide = np.pad(np.asarray(x, np.float64), [(0, 0), (1, 1), (1, 1), (0, 0)])
+    for i, j, k in np.ndindex(3, 3, 3):
+        window = np.roll(wide[:, i : i + 16, j : j + 16], 1 - k, axis=-1)
+        products = window * np.asarray(g, np.float64)
+        one_by_one = 2.0**-24 * np.sqrt(products.size / 2 * np.sum(products**2))
+        assert abs(found[i, j, k] - products.sum()) < one_by_one
+
+
 def test_without_the_kernels_they_are_asked_for_by_name(monkeypatch):
     monkeypatch.setattr(library, "loaded", lambda: False)
     with pytest.raises(ValueError, match=library.BUILD):
