@@ -173,6 +173,10 @@ def draw(path: str, found: list[Found]) -> None:
 def main(options: Options) -> None:
     """Measure, print, and write what is asked for."""
     options.check()
+    for given, known in ((options.operators, TABLE2), (options.variables, "CNBGP")):
+        for name in given:
+            if name not in known:
+                raise SystemExit(f"error: {name} is unknown; choose from {[*known]}")
     keep_memory()
     found = []
     for variable in options.variables:

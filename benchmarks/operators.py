@@ -172,9 +172,28 @@ def check(
             raise SystemExit(f"error: {name} differs by {difference:.1e}")
 
 
+def check_sizes(options: Options) -> None:
+    """Stop at what the subjects, the C kernel among them, do not take."""
+    channels = options.size[-1]
+    if channels % 32 or not 0 < channels <= 1 << 16 or min(options.size) < 1:
+        raise SystemExit(
+            f"error: --size {' '.join(map(str, options.size))}: sizes must be "
+            "positive, channels a multiple of 32 up to 65536"
+        )
+    for name, groups in (
+        ("groups", options.groups),
+        ("norm-groups", options.norm_groups),
+    ):
+        if groups < 1 or channels % groups:
+            raise SystemExit(
+                f"error: --{name} {groups} must divide {channels} channels"
+            )
+
+
 def main(options: Options) -> None:
     """Measure, print, and write what is asked for."""
     options.check()
+    check_sizes(options)
     keep_memory()
     base, pairs = subjects(options)
     parts = ("forward", "with gradients")

@@ -28,6 +28,10 @@ class Timing:
     clock: Literal["auto", "wall", "processor"] = "auto"
     """`processor` leaves out other programs; `auto` takes it on one core of a CPU."""
 
+    def __post_init__(self) -> None:
+        if self.bursts < 1:
+            raise SystemExit(f"error: --bursts {self.bursts}: at least one is needed")
+
     @property
     def clock_used(self) -> Literal["wall", "processor"]:
         """The clock that `auto` means here."""

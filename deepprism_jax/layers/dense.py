@@ -12,6 +12,7 @@ from deepprism_jax.layers.initializers import (
     group_kernel,
     reducing_kernel,
 )
+from deepprism_jax.ops.bias import add_bias
 from deepprism_jax.ops.grouped import grouped_conv
 
 
@@ -57,7 +58,7 @@ class Conv(nnx.Module):
             strides=self.strides,
         )
         if self.bias is not None:
-            y = y + self.bias[...].astype(dtype)
+            y = add_bias(y, self.bias[...].astype(dtype))
         return y.reshape(*batch, *y.shape[1:])
 
 

@@ -1,7 +1,5 @@
 """Channel convolutions as modules: eq. (1) to (3) of the paper."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -86,9 +84,13 @@ class PrismConv(nnx.Module):
         """
         kernel = self.kernel[...]
         bias = jnp.zeros(kernel.shape[-1]) if self.bias is None else self.bias[...]
-        options: dict[str, Any] = {"channel_padding": self.channel_padding}
         return half_block.half_block(
-            x, affine, kernel, bias, residual=residual, **options
+            x,
+            affine,
+            kernel,
+            bias,
+            residual=residual,
+            channel_padding=self.channel_padding,
         )
 
 

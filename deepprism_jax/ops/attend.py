@@ -18,6 +18,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.ops import target
+
 MOST_TOKENS_AT_ONCE = 1024
 """Up to this many tokens the N x N matrix is formed whole.
 
@@ -53,7 +55,9 @@ def attend(
         return jax.nn.dot_product_attention(q, k, v)
     chunked = partial(chunked_attend, chunk=min(_QUERIES_A_CHUNK, most_tokens))
     flash = {}
-    if tpu_flash_takes(q):
+    # Differentiation goes through every form that is offered, and JAX's kernel for TPUs
+    # has no second derivatives: elsewhere it is not offered.
+    if target.platform() == "tpu" and tpu_flash_takes(q):
         flash["tpu"] = tpu_flash
     if cudnn_flash_takes(q) and _is_on_cudnn():
         flash["cuda"] = cudnn_flash

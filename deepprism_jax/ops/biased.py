@@ -4,10 +4,10 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jax import lax
 
 from deepprism_jax.ops import bilinear, target
+from deepprism_jax.ops.bias import add_bias
 from deepprism_jax.ops.bilinear import Method
 from deepprism_jax.ops.geometry import Geometry
 from deepprism_jax.ops.pallas import backward as pallas_backward
@@ -23,7 +23,7 @@ def fits(geometry: Geometry, dtype: Any) -> bool:
 def plain(geometry: Geometry, method: Method, x, kernel, *bias) -> Any:
     """Return conv(x, kernel) and, where there is one, its field's bias."""
     y: Any = bilinear.convolve(geometry, method, x, kernel)
-    return y + jnp.repeat(bias[0], geometry.depth) if bias else y
+    return add_bias(y, bias[0]) if bias else y
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

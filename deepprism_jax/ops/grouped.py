@@ -103,7 +103,8 @@ def _windows(x: jax.Array, size: int) -> jax.Array:
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.einsum("nk,nm->km", a, b, preferred_element_type=jnp.float32)
+    wide = jnp.promote_types(a.dtype, jnp.float32)
+    return jnp.einsum("nk,nm->km", a, b, preferred_element_type=wide)
 
 
 def _block_diagonal(

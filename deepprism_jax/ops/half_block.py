@@ -79,12 +79,14 @@ def half_block(
         that, for what comes back through it is then added in the same pass.
 
     Raises:
-        ValueError: a kernel that does not take the shape was asked for by name.
+        ValueError: shapes that do not fit each other, or a kernel that does not take
+            them was asked for by name.
     """
     if method not in get_args(HalfBlockMethod):
         choices = list(get_args(HalfBlockMethod))
         raise ValueError(f"method={method!r} is unknown; choose one of {choices}")
     geometry = geometry_of(x, kernel, channel_padding, 1)
+    _check(geometry, x, affine, bias, residual)
     if method == "native" and not _native_fits(geometry, x.dtype):
         raise ValueError(
             f"method='native' has no kernel for {geometry} of {x.dtype}, or it is not "
@@ -95,6 +97,20 @@ def half_block(
     operands = vary_alike(x, *wide, *others)
     y, mean, variance, x = cast(Any, _half_block(geometry, method, *operands))
     return y, Moments(mean, variance), x
+
+
+def _check(geometry: Geometry, x, affine, bias, residual) -> None:
+    """Kernels read what they are told is there: nothing is broadcast."""
+    channels = geometry.fields_out * geometry.depth
+    expected = {name: (len(x), x.shape[3]) for name in Affine._fields}
+    expected |= {"bias": (geometry.fields_out,)}
+    expected |= {"residual": (*x.shape[:3], channels)}
+    given = {**affine._asdict(), "bias": bias, "residual": residual}
+    for name, shape in expected.items():
+        if given[name] is not None and given[name].shape != shape:
+            raise ValueError(
+                f"{name} has shape {given[name].shape}; it must be {shape}"
+            )
 
 
 def _native_fits(geometry: Geometry, dtype: Any) -> bool:

@@ -57,6 +57,11 @@ def prism_conv(
             f"`{library.BUILD}`, or choose 'auto'"
         )
     geometry = geometry_of(x, kernel, channel_padding, strides)
+    if bias is not None and bias.shape != (geometry.fields_out,):
+        raise ValueError(
+            f"bias has shape {bias.shape}; it must be ({geometry.fields_out},), one "
+            "number a field of the output"
+        )
     dtype = jnp.result_type(x, kernel)
     batch = x.shape[:-3]
     x = x.reshape(math.prod(batch), *x.shape[-3:]).astype(dtype)

@@ -10,6 +10,7 @@ from jax.experimental.pallas import tpu as pltpu
 from jax.sharding import PartitionSpec
 
 from deepprism_jax.ops import attend as attend_module
+from deepprism_jax.ops import target
 from deepprism_jax.ops.attend import (
     attend,
     chunked_attend,
@@ -147,7 +148,8 @@ def lowered(platform, tokens=2048, dtype="float32", spread=False):
         gradient = jax.shard_map(
             gradient, mesh=make_mesh(), in_specs=split, out_specs=split
         )
-    traced = jax.jit(gradient).trace(shape, shape, shape)
+    with target.compiling_for("gpu" if platform == "cuda" else platform):
+        traced = jax.jit(gradient).trace(shape, shape, shape)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 
@@ -164,6 +166,22 @@ def lowered(platform, tokens=2048, dtype="float32", spread=False):
 )
 def test_the_platform_chooses_when_the_program_is_lowered(platform, options, kernel):
     assert ("tpu_custom_call" in lowered(platform, **options)) == kernel
+
+
+def test_second_derivatives_exist_in_compiled_programs():
+    q = jax.random.normal(jax.random.key(0), (1, 256, 1, 8))
+
+    def penalty(q, most_tokens):
+        def total(q):
+            return jnp.sum(attend(q, q, q, most_tokens=most_tokens) ** 2)
+
+        return jnp.sum(jax.grad(total)(q) ** 2)
+
+    gradient = jax.jit(jax.grad(penalty), static_argnums=1)
+    # Shapes that the kernel for TPUs would take.
+    assert tpu_flash_takes(q)
+    found, wanted = gradient(q, 128), gradient(q, 256)
+    np.testing.assert_allclose(found, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
 @pytest.mark.parametrize("platform", ["cuda", "cpu", "tpu"])

@@ -164,3 +164,14 @@ def test_a_kernel_that_is_not_there_is_refused_by_name():
     x, affine, kernel, bias, _ = operands()
     with pytest.raises(ValueError, match=r"ops\.native"):
         half_block(x, affine, kernel, bias, method="native")
+
+
+@pytest.mark.usefixtures("without_type_checks")
+@pytest.mark.parametrize("name", ["mean", "slope", "offset", "bias", "residual"])
+def test_what_would_have_to_be_broadcast_is_refused(name):
+    x, affine, kernel, bias, residual = operands()
+    given = {**affine._asdict(), "bias": bias, "residual": residual}
+    given[name] = jnp.ones((1,) * (given[name].ndim + (name == "bias")))
+    affine = Affine(*(given[field] for field in Affine._fields))
+    with pytest.raises(ValueError, match=rf"{name} has shape \(1.*must be \("):
+        half_block(x, affine, kernel, given["bias"], residual=given["residual"])

@@ -63,3 +63,10 @@ def test_error_names_the_value_and_the_remedy(x, kernel, options, message):
 def test_pixels_must_be_floats_first():
     with pytest.raises(ValueError, match="uint8 and float32; both must be floating: "):
         prism_conv(jnp.ones((4, 4, 6), jnp.uint8), jnp.ones((3, 3, 3, 1, 1)))
+
+
+@pytest.mark.usefixtures("without_type_checks")
+def test_the_bias_is_one_number_a_field():
+    message = r"bias has shape \(2,\); it must be \(1,\), one number a field"
+    with pytest.raises(ValueError, match=message):
+        prism_conv(jnp.ones((4, 4, 6)), jnp.ones((3, 3, 3, 1, 1)), jnp.ones(2))

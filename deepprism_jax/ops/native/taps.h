@@ -148,8 +148,7 @@ std::vector<float> Arrange(const T* kernel, int64_t taps, const Shape& s, bool a
 }
 
 // Sums the correlations of all fields that are read into each that is written, and adds
-// a bias a field. Sums of several fields, and those of short floats, are made in
-// `scratch`.
+// a bias a field. Sums of several fields are made in `scratch`.
 template <int N>
 struct Position {
   int64_t depth, ends, reads, writes;
@@ -160,13 +159,11 @@ struct Position {
   template <typename In, typename Out, typename RowsOf, typename Ask = AskNothing>
   void Write(Out* y, const RowsOf& rows_of, const Ask& ask = {}) {
     const In* rows[N];
-    if constexpr (sizeof(Out) == 4) {
-      if (reads == 1) {
-        rows_of(0, rows);
-        for (int64_t o = 0; o < writes; ++o)
-          Correlate<N, false>(rows, &w[o * 3 * N], bias[o], depth, ends, y + o * depth, ask);
-        return;
-      }
+    if (reads == 1) {
+      rows_of(0, rows);
+      for (int64_t o = 0; o < writes; ++o)
+        Correlate<N, false>(rows, &w[o * 3 * N], bias[o], depth, ends, y + o * depth, ask);
+      return;
     }
     scratch.resize(writes * depth);
     for (int64_t i = 0; i < reads; ++i) {
