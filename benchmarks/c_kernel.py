@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from timing import Run, cores
+from timing import Pair, cores
 
 from deepprism_jax.ops.native import library
 
@@ -16,9 +16,7 @@ LANES = 16
 """Channels of one vector of the kernel."""
 
 
-def subjects(
-    x: np.ndarray, kernel: np.ndarray, g: np.ndarray
-) -> dict[str, tuple[Run, Run]]:
+def subjects(x: np.ndarray, kernel: np.ndarray, g: np.ndarray) -> dict[str, Pair]:
     """A copy of the array, and the convolution forward and with both gradients.
 
     Args:

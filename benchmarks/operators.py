@@ -29,7 +29,7 @@ import tyro
 from flax import nnx
 from plotting import draw_bars
 from report import Report, table
-from timing import Run, Timing, interleave
+from timing import Pair, Timing, interleave
 
 from deepprism_jax.layers import ResBlock, conv_factory
 from deepprism_jax.ops import prism_conv
@@ -61,10 +61,6 @@ class Options(Timing, Report):
     """Measure torch too, where it is installed."""
     torch_compile: bool = True
     """Measure what torch.compile makes of torch's; compiling takes a minute."""
-
-
-Pair = tuple[Run, Run]
-"""A forward pass, and one with all gradients; both return tuples of arrays."""
 
 
 def jax_pair(function: Callable[..., jax.Array], *operands: Any) -> Pair:

@@ -10,6 +10,9 @@ from typing import Any, Literal, TypeVar
 import jax
 
 Run = Callable[[], Any]
+Pair = tuple[Run, Run]
+"""A forward pass, and one with all gradients; both return tuples of arrays."""
+
 Name = TypeVar("Name", bound=Hashable)
 
 _FEWEST_BURSTS = 3

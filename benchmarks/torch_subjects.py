@@ -6,14 +6,11 @@ from itertools import product
 
 import numpy as np
 import torch
-from timing import Run, cores
+from timing import Pair, cores
 from torch import nn
 from torch_layers import Kind, Layout, Prism, ResBlock, ShiftAndAdd
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-Pair = tuple[Run, Run]
-"""A forward pass, and one with all gradients."""
 
 
 def convolutions(

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from deepprism_jax.layers.attention import Attention
 from deepprism_jax.layers.conv import ConvFactory
 from deepprism_jax.layers.norm import GroupNorm
-from deepprism_jax.ops.half_block import Moments, moments
+from deepprism_jax.ops.moments import Moments, moments
 from deepprism_jax.ops.resample import upsample_nearest
 
 

@@ -10,8 +10,9 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from deepprism_jax.ops.half_block import Affine, Moments
+from deepprism_jax.ops.half_block import Affine
 from deepprism_jax.ops.materialize import materialize_on_cpu
+from deepprism_jax.ops.moments import Moments
 from deepprism_jax.ops.native import group_norm as kernels
 from deepprism_jax.ops.native import library as native
 from deepprism_jax.ops.varying import vary_alike
@@ -136,16 +137,11 @@ def group_affine(
 
     A group's variance is the mean of its channels' and the variance of their means.
     """
-    batch, channels = moments.mean.shape
-    members = channels // groups
-
-    def over_group(a):
-        mean = a.reshape(batch, groups, members).mean(-1)
-        return jnp.repeat(mean, members, axis=-1)
-
-    mean = over_group(moments.mean)
+    members = moments.mean.shape[1] // groups
+    mean = _over_groups(moments.mean, groups) / members
     apart = moments.mean - mean
-    gain = lax.rsqrt(over_group(moments.variance + apart * apart) + eps)
+    variance = _over_groups(moments.variance + apart * apart, groups) / members
+    gain = lax.rsqrt(variance + eps)
     offset = jnp.broadcast_to(bias, gain.shape)
     return Affine(mean, gain * scale, offset)
 

@@ -7,7 +7,8 @@ from jaxtyping import Array, Float
 from deepprism_jax.layers.initializers import prism_kernel
 from deepprism_jax.ops import ChannelPadding, half_block, prism_conv
 from deepprism_jax.ops.geometry import geometry_of
-from deepprism_jax.ops.half_block import Affine, Moments
+from deepprism_jax.ops.half_block import Affine
+from deepprism_jax.ops.moments import Moments
 
 
 class PrismConv(nnx.Module):
@@ -64,12 +65,10 @@ class PrismConv(nnx.Module):
 
     def fuses(self, x: Float[Array, "b h w c"]) -> bool:
         """Return whether `after_silu` has a kernel for x on this platform."""
-        dtype = self.dtype or x.dtype
-        if x.dtype != dtype or self.kernel[...].shape[:3] != (3, 3, 3):
-            return False
         kernel = self.kernel[...]
         geometry = geometry_of(x, kernel, self.channel_padding, self.strides)
-        return half_block.fits(geometry, dtype)
+        kept = self.dtype is None or x.dtype == self.dtype
+        return kept and half_block.fits(geometry, x.dtype)
 
     def after_silu(
         self,

@@ -33,13 +33,14 @@ def _spread(shape: tuple[int, ...], bias: jax.Array) -> jax.Array:
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _sums(fields: int, g: jax.Array) -> jax.Array:
-    plain = partial(_plain_sums, fields)
+    plain = partial(plain_field_sums, fields)
     if not (library.loaded() and library.takes(g.shape[-1], g.dtype)):
         return plain(g)
     return lax.platform_dependent(g, cpu=partial(_kernel_sums, fields), default=plain)
 
 
-def _plain_sums(fields: int, g: jax.Array) -> jax.Array:
+def plain_field_sums(fields: int, g: jax.Array) -> jax.Array:
+    """Return the sum of each field of g [B, H, W, F * D]: [F]."""
     return g.reshape(*g.shape[:3], fields, -1).sum((0, 1, 2, 4))
 
 

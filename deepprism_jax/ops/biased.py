@@ -7,7 +7,7 @@ import jax
 from jax import lax
 
 from deepprism_jax.ops import bilinear, target
-from deepprism_jax.ops.bias import add_bias
+from deepprism_jax.ops.bias import add_bias, plain_field_sums
 from deepprism_jax.ops.bilinear import Method
 from deepprism_jax.ops.geometry import Geometry
 from deepprism_jax.ops.pallas import backward as pallas_backward
@@ -56,11 +56,10 @@ def _backward(geometry, x, kernel, g):
 
 
 def _plain_gradients(geometry, x, kernel, g):
-    fields = g.reshape(*g.shape[:3], geometry.fields_out, geometry.depth)
     return (
         bilinear.input_gradient(geometry, "auto", g, kernel),
         bilinear.kernel_gradient(geometry, "auto", x, g),
-        fields.sum((0, 1, 2, 4)),
+        plain_field_sums(geometry.fields_out, g),
     )
 
 

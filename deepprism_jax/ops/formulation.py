@@ -24,6 +24,11 @@ class Formulation(NamedTuple):
     kernel_gradient: BilinearMap
 
 
+def widened(x: jax.Array) -> jax.Array:
+    """Return x in float32 or wider: sums are not kept in half precision."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def with_transposes(conv: BilinearMap) -> Formulation:
     """Complete a convolution by the adjoints that JAX derives from it."""
     # Only the types of the zeros are used; made like an operand, they have its mesh

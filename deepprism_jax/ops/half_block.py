@@ -17,8 +17,10 @@ from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from deepprism_jax.ops import bilinear, target
+from deepprism_jax.ops.bias import plain_field_sums
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry, geometry_of
 from deepprism_jax.ops.materialize import materialize_on_cpu
+from deepprism_jax.ops.moments import Moments, plain_moments, pull_on, spread
 from deepprism_jax.ops.native import half_block as native
 from deepprism_jax.ops.native import library
 from deepprism_jax.ops.pallas import half_block as pallas
@@ -27,24 +29,12 @@ from deepprism_jax.ops.varying import vary_alike
 HalfBlockMethod = Literal["auto", "plain", "native"]
 
 
-class Moments(NamedTuple):
-    """Mean and (biased) variance over height and width, a channel of an image."""
-
-    mean: Float[Array, "b c"]
-    variance: Float[Array, "b c"]
-
-
 class Affine(NamedTuple):
     """(x - mean) * slope + offset, a channel of an image."""
 
     mean: Float[Array, "b c"]
     slope: Float[Array, "b c"]
     offset: Float[Array, "b c"]
-
-
-def moments(x: Float[Array, "b h w c"]) -> Moments:
-    """Return the moments of every channel of every image, in float32."""
-    return Moments(*_moments(x))
 
 
 def fits(geometry: Geometry, dtype: Any) -> bool:
@@ -216,15 +206,13 @@ def _plain_forward(geometry, residual, x, mean, slope, offset, kernel, bias, *ot
     y = y + jnp.repeat(bias.astype(y.dtype), geometry.depth)
     if residual:
         y = y + others[0]
-    return y, *_plain_moments(y)
+    return y, *plain_moments(y)
 
 
 def _plain_backward(
     geometry, residual, x, mean, slope, offset, kernel, y, alpha, beta, g, *g_x
 ):
-    pulls = g.astype(jnp.float32) + _spread(alpha)
-    pulls = pulls + _spread(beta) * y.astype(jnp.float32)
-    total: Any = materialize_on_cpu(pulls.astype(x.dtype))
+    total: Any = materialize_on_cpu(pull_on(y, alpha, beta, g))
     before = _before(x, mean, slope, offset)
     sigmoid = jax.nn.sigmoid(before)
     h = (before * sigmoid).astype(x.dtype)
@@ -232,18 +220,16 @@ def _plain_backward(
     dkernel: Any = bilinear.kernel_gradient(geometry, "auto", h, total)
     dbefore = dh.astype(jnp.float32) * (sigmoid * (1.0 + before * (1.0 - sigmoid)))
     dbefore = materialize_on_cpu(dbefore)
-    dx = dbefore * _spread(slope)
+    dx = dbefore * spread(slope)
     if g_x:
         dx = dx + g_x[0].astype(jnp.float32)
-    centred = x.astype(jnp.float32) - _spread(mean)
-    fields = total.astype(jnp.float32)
-    fields = fields.reshape(*total.shape[:3], -1, geometry.depth)
+    centred = x.astype(jnp.float32) - spread(mean)
     return (
         dx.astype(x.dtype),
         (dbefore * centred).sum((1, 2)),
         dbefore.sum((1, 2)),
         dkernel.astype(jnp.float32),
-        fields.sum((0, 1, 2, 4)),
+        plain_field_sums(geometry.fields_out, total.astype(jnp.float32)),
         *((total,) if residual else ()),
     )
 
@@ -253,41 +239,4 @@ _PLAIN: dict[str, Callable] = {"forward": _plain_forward, "backward": _plain_bac
 
 def _before(x, mean, slope, offset):
     """What SiLU is applied to, in float32."""
-    return (x.astype(jnp.float32) - _spread(mean)) * _spread(slope) + _spread(offset)
-
-
-def _spread(coefficients):
-    return coefficients[:, None, None]
-
-
-@jax.custom_vjp
-def _moments(x):
-    if not (library.loaded() and library.takes(x.shape[-1], x.dtype)):
-        return _plain_moments(x)
-    return lax.platform_dependent(x, cpu=native.moments, default=_plain_moments)
-
-
-def _plain_moments(x):
-    # Deviations from the first position keep E[d^2] - E[d]^2 from cancelling.
-    corner = x[:, :1, :1].astype(jnp.float32)
-    d = x.astype(jnp.float32) - lax.stop_gradient(corner)
-    mean = d.mean((1, 2))
-    variance = jnp.maximum((d * d).mean((1, 2)) - mean * mean, 0.0)
-    return mean + lax.stop_gradient(corner)[:, 0, 0], variance
-
-
-def _moments_saving(x):
-    mean, variance = _moments(x)
-    return (mean, variance), (x, mean)
-
-
-def _moments_pull(saved, gradients):
-    x, mean = saved
-    g_mean, g_variance = gradients
-    count = x.shape[1] * x.shape[2]
-    slope = _spread(g_variance * (2.0 / count))
-    dx = (x.astype(jnp.float32) - _spread(mean)) * slope + _spread(g_mean / count)
-    return (dx.astype(x.dtype),)
-
-
-_moments.defvjp(_moments_saving, _moments_pull)
+    return (x.astype(jnp.float32) - spread(mean)) * spread(slope) + spread(offset)

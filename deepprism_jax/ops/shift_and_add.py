@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepprism_jax.ops.formulation import Formulation
+from deepprism_jax.ops.formulation import Formulation, widened
 from deepprism_jax.ops.geometry import ChannelPadding, Geometry
 from deepprism_jax.ops.materialize import materialize_on_cpu
 
@@ -22,11 +22,6 @@ _TAPS_A_LOOP = (
 )
 
 
-def _wide(x: jax.Array) -> jax.Array:
-    """In float32, or wider where it is: sums are not kept in half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _padded(
     x: jax.Array, halo: tuple[int, int, int], padding: ChannelPadding
 ) -> jax.Array:
@@ -34,7 +29,7 @@ def _padded(
     batch, height, width, depth = x.shape
     rows, columns, taps = halo
     pitch = -(-(depth + 2 * taps) // _LANES) * _LANES
-    x = _wide(x)
+    x = widened(x)
     buffer = lax.optimization_barrier(
         jnp.zeros((batch, height + 2 * rows, width + 2 * columns, pitch), x.dtype)
     )
@@ -109,7 +104,7 @@ def conv(geometry: Geometry, x: jax.Array, kernel: jax.Array) -> jax.Array:
         for field in _fields(x, geometry.fields_in)
     ]
     size = (*geometry.out_size, geometry.depth)
-    y = _correlate(buffers, _wide(kernel), size, geometry.strides)
+    y = _correlate(buffers, widened(kernel), size, geometry.strides)
     return materialize_on_cpu(y.astype(x.dtype))
 
 
@@ -128,7 +123,7 @@ def input_gradient(geometry: Geometry, g: jax.Array, kernel: jax.Array) -> jax.A
             )
         ]
         g = lax.pad(g, jnp.zeros((), dtype), [(0, 0, 0), *spread, (0, 0, 0)])
-    flipped = _wide(kernel)[::-1, ::-1, ::-1].swapaxes(3, 4)
+    flipped = widened(kernel)[::-1, ::-1, ::-1].swapaxes(3, 4)
     fields = _fields(g, geometry.fields_out)
     space = (geometry.height, geometry.width)
     if geometry.padding != "replicate":
@@ -168,7 +163,7 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
     height, width, depth = size
     run = next(n for n in (8, 4, 2, 1) if width % n == 0)
     shape = geometry.kernel_shape
-    cotangents = _fields(_wide(g), geometry.fields_out)
+    cotangents = _fields(widened(g), geometry.fields_out)
     sums = {}
     for field_in, field in enumerate(_fields(x, geometry.fields_in)):
         buffer = _padded(field, geometry.halo, geometry.padding)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from deepprism_jax.ops.formulation import Formulation
+from deepprism_jax.ops.formulation import Formulation, widened
 from deepprism_jax.ops.geometry import Geometry
 
 _SUMS_A_PASS = 27  # accumulators that fit into the registers of a thread
@@ -118,11 +118,6 @@ def _padded(x: jax.Array, before: int, after: int) -> jax.Array:
     return lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
-def _wide(x: jax.Array) -> jax.Array:
-    """In float32, or wider where it is: sums are not kept in half precision."""
-    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
-
-
 def _correlate(geometry, x, kernel, size, strides, *, adjoint: bool) -> jax.Array:
     """Sum over taps and fields into a map of a size; the adjoint turns offsets."""
     rows, columns, taps, fields, fields_out = kernel.shape
@@ -130,7 +125,7 @@ def _correlate(geometry, x, kernel, size, strides, *, adjoint: bool) -> jax.Arra
     sign = -1 if adjoint else 1
     along_channels = _to_channels if adjoint else _along_channels
     across, along = zip(size, x.shape[1:3], strides, strict=True)
-    kernel = _wide(kernel)
+    kernel = widened(kernel)
     # The masks of rows and columns are taken out of the sums that they are common to.
     y = jnp.zeros((), kernel.dtype)
     for i in range(rows):
@@ -138,7 +133,7 @@ def _correlate(geometry, x, kernel, size, strides, *, adjoint: bool) -> jax.Arra
         of_row = jnp.zeros((), kernel.dtype)
         for j in range(columns):
             column = _at(sign * (j - geometry.halo[1]), *along)
-            seen = _wide(column.take(row.take(x, 1), 2))
+            seen = widened(column.take(row.take(x, 1), 2))
             of_column = jnp.zeros((), kernel.dtype)
             for k, field in product(range(taps), range(fields)):
                 offset = k - geometry.halo[2]
@@ -185,10 +180,10 @@ def kernel_gradient(geometry: Geometry, x: jax.Array, g: jax.Array) -> jax.Array
         for i, j, k, field, out in some:
             row = _at(i - geometry.halo[0], *across)
             column = _at(j - geometry.halo[1], *along)
-            read = _wide(column.take(row.take(x[:, :, :, field], 1), 2))
+            read = widened(column.take(row.take(x[:, :, :, field], 1), 2))
             read = _along_channels(geometry, read, k - geometry.halo[2])
             read = column.mask(row.mask(read, 1), 2)
-            products.append(read * _wide(g[:, :, :, out]))
+            products.append(read * widened(g[:, :, :, out]))
         zeros = (jnp.zeros((), products[0].dtype),) * len(products)
         sums += lax.reduce(tuple(products), zeros, _add, dimensions=(0, 1, 2, 3))
     return jnp.stack(sums).reshape(geometry.kernel_shape).astype(x.dtype)

@@ -9,7 +9,8 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from deepprism_jax.ops import bilinear, prism_conv
-from deepprism_jax.ops.half_block import Affine, half_block, moments
+from deepprism_jax.ops.half_block import Affine, half_block
+from deepprism_jax.ops.moments import moments
 from deepprism_jax.training.sharding import make_mesh
 
 

@@ -11,7 +11,8 @@ from jax.sharding import PartitionSpec
 
 from deepprism_jax.layers import ResBlock, conv_factory
 from deepprism_jax.layers.blocks import run
-from deepprism_jax.ops.half_block import Affine, half_block, moments
+from deepprism_jax.ops.half_block import Affine, half_block
+from deepprism_jax.ops.moments import moments
 from deepprism_jax.ops.native import library
 from deepprism_jax.training.sharding import make_mesh
 

@@ -3,15 +3,14 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 
 from deepprism_jax.ops.geometry import Geometry
+from deepprism_jax.ops.moments import plain_moments, pull_on
 from deepprism_jax.ops.pallas.backward import activated_backward
 from deepprism_jax.ops.pallas.forward import activated_forward
 from deepprism_jax.ops.pallas.tiles import fits as fits
 
-# Compiled functions are traced once a shape, however many blocks have it: that matters
-# where the program is lowered for another platform, and what was traced is dropped.
+# Compiled functions are traced once a shape, however many blocks have it.
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -22,11 +21,7 @@ def forward(geometry: Geometry, residual: bool, *operands: jax.Array):
         return y, mean, variance
     # One more pass, which adds and sums: the moments are those of the sum.
     y = y + operands[6]
-    corner = y[:, :1, :1].astype(jnp.float32)
-    d = y.astype(jnp.float32) - corner
-    mean = d.mean((1, 2))
-    variance = jnp.maximum((d * d).mean((1, 2)) - mean * mean, 0.0)
-    return y, mean + corner[:, 0, 0], variance
+    return y, *plain_moments(y)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -37,6 +32,5 @@ def backward(geometry: Geometry, residual: bool, *operands: jax.Array):
     for g_x in operands[9:]:
         dx = dx + g_x
     if residual:
-        pulls = beta[:, None, None] * y.astype(jnp.float32) + alpha[:, None, None]
-        others.append((g.astype(jnp.float32) + pulls).astype(g.dtype))
+        others.append(pull_on(y, alpha, beta, g))
     return dx, *others
