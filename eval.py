@@ -16,15 +16,15 @@ from rich.console import Console
 from rich.progress import track
 
 from deepprism_jax.data import eval_batches
-from deepprism_jax.training import comparison
+from deepprism_jax.evaluation import comparison
+from deepprism_jax.evaluation.report import Row, table, write_json
+from deepprism_jax.evaluation.trained import load_trained
 from deepprism_jax.training.cli import read, report
 from deepprism_jax.training.evaluation import compare
 from deepprism_jax.training.grids import save_grid
 from deepprism_jax.training.preflight import PreflightError, refusing
-from deepprism_jax.training.report import Row, table, write_json
 from deepprism_jax.training.setup import open_split
 from deepprism_jax.training.sharding import make_mesh, place_batch, replicated
-from deepprism_jax.training.trained import load_trained
 
 EXAMPLES = 10  # images in the picture
 

@@ -13,11 +13,11 @@ from flax import nnx
 from PIL import Image
 
 from deepprism_jax.data import make_source
+from deepprism_jax.evaluation import comparison
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.metrics.baselines import bicubic_down_up
 from deepprism_jax.metrics.psnr import psnr
 from deepprism_jax.models import AutoencoderKL
-from deepprism_jax.training import comparison
 from deepprism_jax.training.config import Config, DataConfig
 from deepprism_jax.training.workdir import claim
 from deepprism_jax.weights.items import save_items

@@ -31,6 +31,8 @@ class Score(NamedTuple):
     std: float | None
     count: int
     over: str
+    images: int | None = None
+    """Images behind it, where `over` is not images but splits or subsets of them."""
 
 
 @runtime_checkable

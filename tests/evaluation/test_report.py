@@ -5,8 +5,8 @@ import json
 
 from rich.console import Console
 
+from deepprism_jax.evaluation.report import Row, format_score, table, write_json
 from deepprism_jax.metrics.state import Score
-from deepprism_jax.training.report import Row, format_score, table, write_json
 
 PSNR = Score(24.1042, 2.4961, 10_000, "images")
 ROWS = [

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from deepprism_jax.evaluation import comparison
+from deepprism_jax.evaluation.trained import Trained
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
-from deepprism_jax.training import comparison
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.preflight import PreflightError
-from deepprism_jax.training.trained import Trained
 
 TINY = {"width": 8, "blocks": 0, "norm_groups": 4, "attention": False}
 

@@ -10,12 +10,12 @@ import jax
 
 import deepprism_jax
 from deepprism_jax.data import train_batches
+from deepprism_jax.evaluation.trained import Trained
 from deepprism_jax.metrics import bicubic_down_up, fit_pca
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.evaluation import Reconstruct
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
-from deepprism_jax.training.trained import Trained
 
 FEWEST, MOST = 20_000, 50_000
 """Training images that PCA is fitted on: the split, but within these bounds."""
