@@ -1,0 +1,380 @@
+"""Inception-v3 as the inception score and FID use it: the graph of December 2015.
+
+Szegedy et al., Rethinking the Inception Architecture (2015), in the form that Salimans
+et al. (2016) and Heusel et al. (2017) measured with, and that torch-fidelity and
+pytorch-fid repeat. It differs from the network of the libraries: average pooling does
+not count the padding, the last block pools by maximum, there are 1008 classes, and
+images are enlarged by TensorFlow 1's bilinear rule, which has pixels at their corners.
+
+Like the networks of `feature_networks`, it is a pure function of a plain pytree.
+Batch normalisation is part of the kernels: `weights.inception` folds it in.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, UInt8
+
+from deepprism_jax.models.image_features import ImageFeatures
+
+SIZE = 299
+CLASSES = 1008
+FEATURES = 2048
+
+Params = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conv:
+    """A convolution, with the batch norm folded in, then ReLU."""
+
+    name: str
+    out_channels: int
+    kernel_size: tuple[int, int] = (1, 1)
+    strides: int = 1
+    same: bool = True
+    """Whether zeros keep the size; else only whole windows count."""
+
+
+@dataclass(frozen=True)
+class AverageThenConv:
+    """A mean over 3x3 places that exist, then a 1x1 convolution."""
+
+    conv: Conv
+
+
+@dataclass(frozen=True)
+class Max:
+    """A maximum over 3x3 places."""
+
+    strides: int = 2
+
+
+@dataclass(frozen=True)
+class Fork:
+    """Convolutions of one map, side by side."""
+
+    convs: tuple[Conv, ...]
+
+
+Step = Conv | AverageThenConv | Max | Fork
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Branches of steps over one map; their results are joined along the channels."""
+
+    name: str
+    branches: tuple[tuple[Step, ...], ...]
+
+
+def _a(name: str, pool: int) -> Mixed:
+    return Mixed(
+        name,
+        (
+            (Conv("branch1x1", 64),),
+            (Conv("branch5x5_1", 48), Conv("branch5x5_2", 64, (5, 5))),
+            (
+                Conv("branch3x3dbl_1", 64),
+                Conv("branch3x3dbl_2", 96, (3, 3)),
+                Conv("branch3x3dbl_3", 96, (3, 3)),
+            ),
+            (AverageThenConv(Conv("branch_pool", pool)),),
+        ),
+    )
+
+
+def _b(name: str) -> Mixed:
+    return Mixed(
+        name,
+        (
+            (Conv("branch3x3", 384, (3, 3), 2, same=False),),
+            (
+                Conv("branch3x3dbl_1", 64),
+                Conv("branch3x3dbl_2", 96, (3, 3)),
+                Conv("branch3x3dbl_3", 96, (3, 3), 2, same=False),
+            ),
+            (Max(),),
+        ),
+    )
+
+
+def _c(name: str, width: int) -> Mixed:
+    row, column = (1, 7), (7, 1)
+    return Mixed(
+        name,
+        (
+            (Conv("branch1x1", 192),),
+            (
+                Conv("branch7x7_1", width),
+                Conv("branch7x7_2", width, row),
+                Conv("branch7x7_3", 192, column),
+            ),
+            (
+                Conv("branch7x7dbl_1", width),
+                Conv("branch7x7dbl_2", width, column),
+                Conv("branch7x7dbl_3", width, row),
+                Conv("branch7x7dbl_4", width, column),
+                Conv("branch7x7dbl_5", 192, row),
+            ),
+            (AverageThenConv(Conv("branch_pool", 192)),),
+        ),
+    )
+
+
+def _d(name: str) -> Mixed:
+    return Mixed(
+        name,
+        (
+            (
+                Conv("branch3x3_1", 192),
+                Conv("branch3x3_2", 320, (3, 3), 2, same=False),
+            ),
+            (
+                Conv("branch7x7x3_1", 192),
+                Conv("branch7x7x3_2", 192, (1, 7)),
+                Conv("branch7x7x3_3", 192, (7, 1)),
+                Conv("branch7x7x3_4", 192, (3, 3), 2, same=False),
+            ),
+            (Max(),),
+        ),
+    )
+
+
+def _e(name: str, pool: tuple[Step, ...]) -> Mixed:
+    def fork(prefix: str) -> Fork:
+        return Fork((Conv(f"{prefix}a", 384, (1, 3)), Conv(f"{prefix}b", 384, (3, 1))))
+
+    return Mixed(
+        name,
+        (
+            (Conv("branch1x1", 320),),
+            (Conv("branch3x3_1", 384), fork("branch3x3_2")),
+            (
+                Conv("branch3x3dbl_1", 448),
+                Conv("branch3x3dbl_2", 384, (3, 3)),
+                fork("branch3x3dbl_3"),
+            ),
+            pool,
+        ),
+    )
+
+
+STAGES: tuple[Conv | Max | Mixed, ...] = (
+    Conv("Conv2d_1a_3x3", 32, (3, 3), 2, same=False),
+    Conv("Conv2d_2a_3x3", 32, (3, 3), same=False),
+    Conv("Conv2d_2b_3x3", 64, (3, 3)),
+    Max(),
+    Conv("Conv2d_3b_1x1", 80),
+    Conv("Conv2d_4a_3x3", 192, (3, 3), same=False),
+    Max(),
+    _a("Mixed_5b", 32),
+    _a("Mixed_5c", 64),
+    _a("Mixed_5d", 64),
+    _b("Mixed_6a"),
+    _c("Mixed_6b", 128),
+    _c("Mixed_6c", 160),
+    _c("Mixed_6d", 160),
+    _c("Mixed_6e", 192),
+    _d("Mixed_7a"),
+    _e("Mixed_7b", (AverageThenConv(Conv("branch_pool", 192)),)),
+    _e("Mixed_7c", (Max(strides=1), Conv("branch_pool", 192))),
+)
+"""Names are those of the torch files."""
+
+
+@dataclass(frozen=True)
+class Inception:
+    """The network; holds no parameters.
+
+    They are `{name: {"kernel": HWIO, "bias": O}}`, one level deeper within the mixed
+    stages, and `{"fc": {"kernel": [2048, 1008]}}`.
+    """
+
+    name: str = "Inception-v3 (TensorFlow, 2015)"
+    resize: str = "bilinear to 299x299 as in TensorFlow 1"
+
+    def shapes(self) -> Params:
+        """Return the pytree of `jax.ShapeDtypeStruct` that `apply` takes as params."""
+        shapes, channels = {}, 3
+        for stage in STAGES:
+            if isinstance(stage, Conv):
+                shapes[stage.name] = _conv_shapes(stage, channels)
+                channels = stage.out_channels
+            elif isinstance(stage, Mixed):
+                shapes[stage.name], channels = _mixed_shapes(stage, channels)
+        fc = jax.ShapeDtypeStruct((FEATURES, CLASSES), jnp.float32)
+        return {**shapes, "fc": {"kernel": fc}}
+
+    def apply(
+        self, params: Params, images: UInt8[Array | np.ndarray, "b h w c"]
+    ) -> ImageFeatures:
+        """Return pool3 [b, 2048] and the logits [b, 1008] of gray or RGB images.
+
+        Logits are without the last layer's bias, as the inception score takes them. A
+        gray image counts as an RGB image of three equal channels. Everything is
+        computed in full float32, on accelerators too.
+
+        Raises:
+            TypeError: images are not 8-bit.
+            ValueError: for another number of channels.
+        """
+        x = prepare(images)
+        for stage in STAGES:
+            if isinstance(stage, Conv):
+                x = _conv(params[stage.name], x, stage)
+            elif isinstance(stage, Max):
+                x = _maximum(x, stage.strides, same=False)
+            else:
+                x = _mixed(params[stage.name], x, stage)
+        pool = jnp.mean(x, axis=(1, 2))
+        logits = jnp.dot(pool, params["fc"]["kernel"], precision=_EXACT)
+        return ImageFeatures(pool, logits)
+
+
+INCEPTION = Inception()
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+def prepare(
+    images: UInt8[Array | np.ndarray, "b h w c"],
+) -> Float[Array, "b 299 299 3"]:
+    """Enlarge 8-bit images to 299x299 and map [0, 255] to [-1, 1).
+
+    Raises:
+        TypeError: images are not 8-bit.
+        ValueError: for a number of channels other than one and three.
+    """
+    if images.dtype != np.uint8:
+        raise TypeError(
+            f"images are {images.dtype}, not uint8: convert images in [-1, 1] with "
+            "deepprism_jax.ops.pixels.to_uint8"
+        )
+    if images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"Inception reads gray or RGB images, got {images.shape[-1]} channels"
+        )
+    x = jnp.asarray(images, jnp.float32)
+    for axis in (2, 1):
+        x = resize_corners(x, axis, SIZE)
+    x = (x - 128.0) / 128.0
+    return jnp.broadcast_to(x, (*x.shape[:-1], 3))
+
+
+def resize_corners(x: Array, axis: int, size: int) -> Array:
+    """Interpolate linearly along an axis between the corners of pixels.
+
+    Place i of the result lies at i * n / size of the n pixels, and beyond the last one
+    nothing changes: TensorFlow 1's `resize_bilinear(align_corners=False)`.
+    """
+    n = x.shape[axis]
+    # In float32, as the reference: the fractions are off by up to 2e-5 otherwise.
+    places = np.arange(size, dtype=np.float32) * np.float32(n / size)
+    low = places.astype(np.int64)
+    high = np.minimum(low + 1, n - 1)
+    shape = [1] * x.ndim
+    shape[axis] = size
+    fraction = (places - low.astype(np.float32)).reshape(shape)
+    first = jnp.take(x, low, axis)
+    return first + (jnp.take(x, high, axis) - first) * fraction
+
+
+def _walk(branch: tuple[Step, ...]) -> Iterator[tuple[Conv, ...]]:
+    """Yield the convolutions of every step that has some."""
+    for step in branch:
+        match step:
+            case Conv():
+                yield (step,)
+            case AverageThenConv(conv):
+                yield (conv,)
+            case Fork(convs):
+                yield convs
+
+
+def _mixed_shapes(stage: Mixed, channels: int) -> tuple[Params, int]:
+    shapes, total = {}, 0
+    for branch in stage.branches:
+        width = channels
+        for convs in _walk(branch):
+            shapes |= {conv.name: _conv_shapes(conv, width) for conv in convs}
+            width = sum(conv.out_channels for conv in convs)
+        total += width
+    return shapes, total
+
+
+def _conv_shapes(conv: Conv, in_channels: int) -> Params:
+    kernel = (*conv.kernel_size, in_channels, conv.out_channels)
+    return {
+        "kernel": jax.ShapeDtypeStruct(kernel, jnp.float32),
+        "bias": jax.ShapeDtypeStruct((conv.out_channels,), jnp.float32),
+    }
+
+
+def _mixed(params: Params, x: Array, stage: Mixed) -> Array:
+    results = []
+    for branch in stage.branches:
+        y = x
+        for step in branch:
+            y = _step(params, y, step)
+        results.append(y)
+    return jnp.concatenate(results, axis=-1)
+
+
+def _step(params: Params, x: Array, step: Step) -> Array:
+    match step:
+        case Conv():
+            return _conv(params[step.name], x, step)
+        case Max(strides):
+            return _maximum(x, strides, same=strides == 1)
+        case Fork(convs):
+            parts = [_conv(params[conv.name], x, conv) for conv in convs]
+            return jnp.concatenate(parts, axis=-1)
+        case AverageThenConv(conv):
+            # The mean and a 1x1 kernel commute, and the result has fewer channels.
+            y = _mean(_linear(params[conv.name]["kernel"], x, conv))
+            return jax.nn.relu(y + params[conv.name]["bias"])
+
+
+def _conv(params: Params, x: Array, conv: Conv) -> Array:
+    return jax.nn.relu(_linear(params["kernel"], x, conv) + params["bias"])
+
+
+def _linear(kernel: Array, x: Array, conv: Conv) -> Array:
+    if conv.kernel_size == (1, 1):
+        # On CPUs a matrix product is faster than XLA's convolution of one place.
+        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0], precision=_EXACT)
+    return jax.lax.conv_general_dilated(
+        x,
+        kernel,
+        window_strides=(conv.strides, conv.strides),
+        padding="SAME" if conv.same else "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=_EXACT,
+    )
+
+
+def _maximum(x: Array, strides: int, *, same: bool) -> Array:
+    return jax.lax.reduce_window(
+        x,
+        -jnp.inf,
+        jax.lax.max,
+        (1, 3, 3, 1),
+        (1, strides, strides, 1),
+        "SAME" if same else "VALID",
+    )
+
+
+def _mean(x: Array) -> Array:
+    """Mean over the 3x3 places around each that lie inside."""
+    _, height, width, _ = x.shape
+    rows = jax.lax.reduce_window(
+        x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
+    )
+    inside = [np.convolve(np.ones(n), np.ones(3), "same") for n in (height, width)]
+    counts = np.outer(*inside).astype(np.float32)
+    return rows / counts[None, :, :, None]
