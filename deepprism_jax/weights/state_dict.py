@@ -1,7 +1,7 @@
 """Tensors by name from any file that weights come in: one function for all of them.
 
 It reads `.npz`, `.safetensors`, torch's `.pth` in both of its formats, and an archive
-(`.whl`, `.zip`) with exactly one `.pth` in it; what a file is, its content says. Nothing
+(`.whl`, `.zip`) with exactly one `.pth` in it. The content says what a file is. Nothing
 in a file is ever run, and torch is not needed.
 """
 
