@@ -1,32 +1,17 @@
 """Feature networks and LPIPS heads from files in torchvision's and lpips' layout.
 
-The weights are not part of this package. A machine that has torchvision converts them:
-
-    import numpy, torchvision
-    net = torchvision.models.squeezenet1_1(weights="IMAGENET1K_V1").state_dict()
-    numpy.savez("squeezenet1_1.npz", **{k: v.numpy() for k, v in net.items()})
-
-with `vgg16` or `alexnet` in place of `squeezenet1_1` for the other networks; and one
-that has lpips (whose wheel holds the heads) converts these:
-
-    import lpips, numpy
-    lins = lpips.LPIPS(net="squeeze", pnet_rand=True).lins.state_dict()
-    heads = {f"lin{k[0]}.model.1.weight": v.numpy() for k, v in lins.items()}
-    numpy.savez("lpips_heads_squeeze.npz", **heads)
-
-Files are `.npz` or `.safetensors`; half precision is widened to float32.
+`python -m deepprism_jax.weights get NAME` brings them; any file with torch's names of
+tensors will do, of a kind that `weights.state_dict` reads. Half precision is widened to
+float32.
 """
 
 import os
-import zipfile
-import zlib
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import safetensors
 
 from deepprism_jax.losses.perceptual import PerceptualDistance
 from deepprism_jax.models.feature_networks import (
@@ -34,21 +19,10 @@ from deepprism_jax.models.feature_networks import (
     FeatureNetwork,
     feature_network,
 )
+from deepprism_jax.weights.state_dict import read_state_dict
+from deepprism_jax.weights.torch_files import StateDict
 
 TORCHVISION_NAMES = {"squeeze": "squeezenet1_1", "vgg": "vgg16", "alex": "alexnet"}
-
-StateDict = dict[str, np.ndarray]
-
-# What reading a truncated, damaged or mislabelled file raises.
-UNREADABLE = (
-    OSError,
-    ValueError,
-    EOFError,
-    TypeError,
-    zipfile.BadZipFile,
-    zlib.error,
-    safetensors.SafetensorError,
-)
 
 
 def load_perceptual_distance(
@@ -92,8 +66,8 @@ def load_lpips_heads(net: str, path: str | os.PathLike) -> tuple[jax.Array, ...]
     """
     network = feature_network(net)
     remedy = (
-        f"bring the heads of lpips.LPIPS(net={net!r}) as "
-        "deepprism_jax/weights/torchvision.py shows"
+        f"run python -m deepprism_jax.weights get lpips_{net}, or bring the heads of "
+        f"lpips.LPIPS(net={net!r})"
     )
     state = _read(path, (f"{net}.lin", "lin"), remedy)
     heads = []
@@ -118,51 +92,36 @@ def load_lpips_heads(net: str, path: str | os.PathLike) -> tuple[jax.Array, ...]
     return tuple(heads)
 
 
+def torch_shapes(network: FeatureNetwork) -> dict[str, tuple[int, ...]]:
+    """Return name and shape (OIHW) of every tensor of a network that is read."""
+    return _tensors(network.shapes(), "features.")
+
+
+def head_shapes(network: FeatureNetwork) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of a network's LPIPS heads, as in the lpips package."""
+    return {
+        f"lin{layer}.model.1.weight": (1, channels, 1, 1)
+        for layer, channels in enumerate(network.channels)
+    }
+
+
 def _read(path: str | os.PathLike, prefixes: tuple[str, ...], remedy: str) -> StateDict:
     """Read the tensors whose names begin so: VGG16's classifier alone is 0.5 GB."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights file {str(path)!r}; {remedy}")
-    if path.suffix not in (".npz", ".safetensors"):
-        raise ValueError(
-            f"weights file {path} is neither .npz nor .safetensors; {remedy}"
-        )
-    read = _read_npz if path.suffix == ".npz" else _read_safetensors
     try:
-        return read(path, prefixes)
-    except UNREADABLE as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"cannot read weights file {path}: {reason}; {remedy}"
-        ) from error
-
-
-def _read_npz(path: Path, prefixes: tuple[str, ...]) -> StateDict:
-    # NumPy leaves a file that it opened itself open when the archive is broken.
-    with path.open("rb") as stream, zipfile.ZipFile(stream):
-        stream.seek(0)
-        with np.load(stream) as file:
-            return {name: file[name] for name in file if name.startswith(prefixes)}
-
-
-def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> StateDict:
-    with safetensors.safe_open(path, framework="numpy") as file:
-        names = [name for name in file.keys() if name.startswith(prefixes)]  # noqa: SIM118
-        return {name: file.get_tensor(name) for name in names}
+        return read_state_dict(path, prefixes)
+    except (FileNotFoundError, ValueError) as error:
+        raise type(error)(f"{error}; {remedy}") from error
 
 
 def _how_to_get(net: str) -> str:
     name = TORCHVISION_NAMES[net]
     return (
-        f"bring torchvision's state dict of {name} (IMAGENET1K_V1), where it is "
-        'installed: python -c "import numpy, torchvision; '
-        f"net = torchvision.models.{name}(weights='IMAGENET1K_V1').state_dict(); "
-        f"numpy.savez('{name}.npz', **{{k: v.numpy() for k, v in net.items()}})\""
+        f"run python -m deepprism_jax.weights get {name}, or bring torchvision's state "
+        f"dict of {name} (IMAGENET1K_V1)"
     )
 
 
-def _tensors(shapes: dict[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
-    """Return torchvision's names and shapes (OIHW) of a parameter pytree."""
+def _tensors(shapes: Mapping[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
     tensors = {}
     for name, value in shapes.items():
         if isinstance(value, dict):
@@ -177,13 +136,13 @@ def _tensors(shapes: dict[str, Any], prefix: str) -> dict[str, tuple[int, ...]]:
 
 
 def _check_network(network: FeatureNetwork, state: StateDict, path: Any) -> None:
-    wanted = _tensors(network.shapes(), "features.")
+    wanted = torch_shapes(network)
     wrong = [name for name, shape in wanted.items() if not _fits(state, name, shape)]
     if not wrong:
         return
     remedy = _how_to_get(network.name)
     for other in NETWORKS.values():
-        if all(_fits(state, *t) for t in _tensors(other.shapes(), "features.").items()):
+        if all(_fits(state, *tensor) for tensor in torch_shapes(other).items()):
             raise ValueError(
                 f"weights file {path} holds {TORCHVISION_NAMES[other.name]}, not "
                 f"{TORCHVISION_NAMES[network.name]}; choose net {other.name!r} or "

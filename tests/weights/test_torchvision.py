@@ -1,5 +1,6 @@
 import re
 import zipfile
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -80,8 +81,8 @@ def test_missing_file_says_what_to_bring(tmp_path):
         load_feature_network("vgg", tmp_path / "vgg.npz")
     text = one_line(error)
     assert "vgg.npz" in text
+    assert "run python -m deepprism_jax.weights get vgg16" in text
     assert "torchvision's state dict of vgg16 (IMAGENET1K_V1)" in text
-    assert "numpy.savez('vgg16.npz'" in text
 
 
 def test_missing_tensor_is_named(tmp_path):
@@ -105,7 +106,7 @@ def test_wrong_shape_is_named(tmp_path):
 
 def test_another_network_is_recognised(tmp_path):
     path = save_npz(tmp_path / "net.npz", STATE)
-    message = "holds squeezenet1_1, not alexnet; choose net 'squeeze' or bring"
+    message = "holds squeezenet1_1, not alexnet; choose net 'squeeze' or run"
     with pytest.raises(ValueError, match=message) as error:
         load_feature_network("alex", path)
     one_line(error)
@@ -155,14 +156,12 @@ def test_damaged_file_is_named(tmp_path):
         load_feature_network("squeeze", path)
 
 
-def test_torch_pickle_is_refused_with_the_way_to_convert(tmp_path):
-    path = tmp_path / "squeezenet1_1.pth"
-    path.write_bytes(b"PK")
-    with pytest.raises(
-        ValueError, match=r"neither \.npz nor \.safetensors; bring"
-    ) as error:
-        load_feature_network("squeeze", path)
-    one_line(error)
+def test_a_file_of_torch_is_read(tmp_path):
+    """The formats themselves: test_state_dict.py."""
+    golden = Path(__file__).parent / "golden" / "tensors_stream.pth"
+    with pytest.raises(ValueError, match=r"missing features\.0\.weight") as error:
+        load_feature_network("squeeze", golden)
+    assert "get squeezenet1_1" in one_line(error)
 
 
 def head_arrays(net="squeeze"):
@@ -206,7 +205,8 @@ def test_wrong_heads_are_named(tmp_path, change, message):
 
 def test_missing_heads_file_says_what_to_bring(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"bring the heads of lpips\.LPIPS"
+        FileNotFoundError,
+        match=r"get lpips_squeeze, or bring the heads of lpips\.LPIPS",
     ) as error:
         load_lpips_heads("squeeze", tmp_path / "heads.npz")
     one_line(error)
