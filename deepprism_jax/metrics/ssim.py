@@ -1,5 +1,7 @@
 """Structural similarity of 8-bit images (Wang et al., 2004)."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -38,8 +40,31 @@ def ssim(images: Pixels, reconstructions: Pixels) -> Float[Array, "*b"]:
             f"images of {height}x{width} are smaller than the {WINDOW}x{WINDOW} window "
             f"of SSIM: give both sides at least {WINDOW} pixels"
         )
-    x = jnp.asarray(images, jnp.float32)
-    y = jnp.asarray(reconstructions, jnp.float32)
+    luminance, contrast = similarity_maps(
+        jnp.asarray(images, jnp.float32), jnp.asarray(reconstructions, jnp.float32)
+    )
+    # One division instead of two: close to 1 every rounding is a part of the spread.
+    similarity = luminance.numerator * contrast.numerator
+    similarity /= luminance.denominator * contrast.denominator
+    return jnp.mean(similarity, axis=(-3, -2, -1))
+
+
+class Fraction(NamedTuple):
+    """A factor of SSIM, around every place that has a whole window."""
+
+    numerator: Float[Array, "*b h w c"]
+    denominator: Float[Array, "*b h w c"]
+
+
+def similarity_maps(
+    x: Float[Array, "*b h w c"], y: Float[Array, "*b h w c"]
+) -> tuple[Fraction, Fraction]:
+    """Return the two factors of SSIM of images in 0..255.
+
+    The first compares the means, (2 m_x m_y + C1) / (m_x^2 + m_y^2 + C1); the second
+    contrast and structure, (2 s_xy + C2) / (s_x^2 + s_y^2 + C2). Both maps are smaller
+    than the images by the window, less one pixel.
+    """
     # Variance and covariance do not feel a shift, but E[x^2] - E[x]^2 in float32 does.
     shift = jnp.mean(0.5 * (x + y), axis=(-3, -2), keepdims=True)
     x, y = x - shift, y - shift
@@ -49,9 +74,8 @@ def ssim(images: Pixels, reconstructions: Pixels) -> Float[Array, "*b"]:
     variances = squares - mean_x**2 - mean_y**2
     covariance = product - mean_x * mean_y
     mean_x, mean_y = mean_x + shift, mean_y + shift
-    similarity = (2 * mean_x * mean_y + C1) * (2 * covariance + C2)
-    similarity /= (mean_x**2 + mean_y**2 + C1) * (variances + C2)
-    return jnp.mean(similarity, axis=(-3, -2, -1))
+    luminance = Fraction(2 * mean_x * mean_y + C1, mean_x**2 + mean_y**2 + C1)
+    return luminance, Fraction(2 * covariance + C2, variances + C2)
 
 
 def gaussian_window(x: Float[Array, "*b h w c"]) -> Float[Array, "*b h-10 w-10 c"]:
