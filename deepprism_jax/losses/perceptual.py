@@ -16,7 +16,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
+
+from deepprism_jax.ops.pixels import check_range
 
 # Under the root of the length: bounds the gradient where a position has no features.
 # Lengths are of order 1 to 100, so the distance itself does not see it.
@@ -132,7 +135,17 @@ class PerceptualDistance:
         y: Float[Array, "b h w c"],
         raw: Float[Array, " layers"] | None = None,
     ) -> Float[Array, " b"]:
-        """Distances of images in [-1, 1] with this object's own parameters."""
+        """Distances of images in [-1, 1] with this object's own parameters.
+
+        Outside of a compiled function it looks at the images; `apply` never does.
+
+        Raises:
+            ValueError: the images evidently lie in another range, such as [0, 1], which
+                would give a number as well.
+        """
+        for images in (x, y):
+            if not isinstance(images, Tracer):
+                check_range(images)
         return self.apply(self.frozen, x, y, raw)
 
 

@@ -32,3 +32,27 @@ def to_uint8(images: Image) -> ImageU8:
         )
     scaled = (jnp.clip(images.astype(jnp.float32), -1.0, 1.0) + 1.0) * 127.5
     return jnp.round(scaled).astype(jnp.uint8)
+
+
+def check_range(images: Image) -> None:
+    """Refuse floats that are evidently not in [-1, 1].
+
+    That is, values beyond it (or NaN), and images of which no pixel is darker than
+    the middle, as when [0, 1] was given. It looks at values, so it is for the host:
+    what is being traced has none.
+
+    Raises:
+        ValueError: the images lie in another range.
+    """
+    low, high = float(jnp.min(images)), float(jnp.max(images))
+    # Rounding may lead out of the range by a little.
+    if not (low >= -1.001 and high <= 1.001):
+        raise ValueError(
+            f"images lie in [{low:.4g}, {high:.4g}], beyond [-1, 1]: clip what a "
+            "network gave, map pixels 0..255 by ops.to_float"
+        )
+    if low >= 0.0 and high > 0.0:
+        raise ValueError(
+            f"images lie in [{low:.4g}, {high:.4g}], which looks like [0, 1] where "
+            "[-1, 1] is due: map them by 2 * x - 1"
+        )

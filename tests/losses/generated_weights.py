@@ -34,3 +34,9 @@ def image_pair(height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
     image = np.stack([np.stack(waves, -1), np.stack(waves[::-1], -1)[::-1]])
     other = np.clip(image + 0.4 * uniform(200, image.shape), -1, 1)
     return image.astype(np.float32), other.astype(np.float32)
+
+
+def pixel_pair(height: int, width: int) -> list[np.ndarray]:
+    """The same as 8-bit images."""
+    pair = image_pair(height, width)
+    return [np.round((image + 1) * 127.5).astype(np.uint8) for image in pair]

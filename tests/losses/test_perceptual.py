@@ -1,4 +1,5 @@
 import os
+from functools import partial
 from pathlib import Path
 
 import generated_weights
@@ -14,6 +15,7 @@ from deepprism_jax.losses import (
     layer_weights,
     perceptual_distance,
 )
+from deepprism_jax.metrics.lpips import lpips
 from deepprism_jax.models.feature_networks import NETWORKS
 from deepprism_jax.weights.torchvision import (
     load_feature_network,
@@ -107,6 +109,24 @@ def test_value_and_gradient_equal_the_lpips_package(distances, case):
     np.testing.assert_allclose(
         gradient[:, ::5, ::5], expected, atol=1e-3 * np.abs(expected).max()
     )
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=() if "squeeze" in case else pytest.mark.slow)
+        for case in golden("pixels")
+    ],
+)
+def test_8_bit_images_have_the_lpips_of_the_package(distances, case):
+    """From pixels to the sum of all layers."""
+    size = case.split(".")[1].split("x")
+    distance = distances[case.split(".")[0]]
+    measure = jax.jit(partial(lpips, distance=distance))
+    values = measure(
+        *generated_weights.pixel_pair(*map(int, size)), frozen=distance.frozen
+    )
+    np.testing.assert_allclose(values, golden("pixels")[case], rtol=1e-5)
 
 
 @pytest.mark.skipif(
@@ -229,6 +249,15 @@ def test_learnable_weights_begin_as_the_plain_sum_of_layers():
     features = (distance.network.apply(PARAMS, image) for image in (x, y))
     expected = perceptual_distance(*features, jnp.ones(2))
     np.testing.assert_allclose(distance(x, y, distance.init()), expected, rtol=1e-6)
+
+
+def test_images_in_0_to_1_are_refused_where_they_can_be_looked_at():
+    distance = PerceptualDistance(TwoLayers(), PARAMS, tuple(HEADS))
+    x, y = map(jnp.asarray, generated_weights.image_pair(6, 4))
+    with pytest.raises(ValueError, match=r"looks like \[0, 1\] where \[-1, 1\] is due"):
+        distance(x, (y + 1) / 2)
+    traced = jax.jit(lambda x, y: distance(x, y))
+    np.testing.assert_allclose(traced(x, y), distance(x, y), rtol=1e-6)
 
 
 def test_heads_and_learnable_weights_exclude_each_other():

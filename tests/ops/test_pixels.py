@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from deepprism_jax.ops import to_float, to_uint8
+from deepprism_jax.ops import check_range, to_float, to_uint8
 
 ALL = jnp.arange(256, dtype=jnp.uint8).reshape(1, 256, 1)
 
@@ -37,3 +37,17 @@ def test_only_pixels_become_floats(dtype):
 def test_only_floats_become_pixels():
     with pytest.raises(TypeError, match=r"^images are uint8, not floats: give"):
         to_uint8(ALL)
+
+
+def test_floats_of_another_range_are_refused():
+    for low, high in ((-1.0, 1.0), (-0.2, 0.0), (-1.0005, 0.9), (0.0, 0.0)):
+        check_range(jnp.linspace(low, high, 48).reshape(1, 4, 4, 3))
+    for low, high, message in (
+        (0.0, 1.0, r"lie in \[0, 1\], which looks like \[0, 1\] where .* 2 \* x - 1$"),
+        (0.3, 0.9, "which looks like"),
+        (0.0, 255.0, r"lie in \[0, 255\], beyond \[-1, 1\]: .* ops\.to_float"),
+        (-1.1, 0.5, "beyond"),
+        (-0.5, np.nan, "beyond"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_range(jnp.linspace(low, high, 48).reshape(1, 4, 4, 3))

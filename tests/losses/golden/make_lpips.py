@@ -51,6 +51,10 @@ def model(net: str) -> torch.nn.Module:
     return metric.eval()
 
 
+def key_of(net: str, size: tuple[int, int]) -> str:
+    return f"{net}.{size[0]}x{size[1]}"
+
+
 def main() -> None:
     golden = {}
     for net, sizes in SIZES.items():
@@ -61,11 +65,19 @@ def main() -> None:
             x.requires_grad_()
             total, layers = metric(x, y, retPerLayer=True)
             total.sum().backward()
-            key = f"{net}.{height}x{width}"
+            key = key_of(net, (height, width))
             golden[f"{key}.layers"] = torch.stack(layers).detach().numpy()[..., 0, 0, 0]
             if key == "squeeze.47x58":
                 gradient = x.grad.numpy().transpose(0, 2, 3, 1)
                 golden[f"{key}.gradient"] = gradient[:, ::5, ::5]
+        pair = generated_weights.pixel_pair(*sizes[0])
+        with torch.no_grad():
+            # The package's own way from 8 bits to [-1, 1], for a batch.
+            x, y = (
+                torch.cat([lpips.im2tensor(image) for image in images])
+                for images in pair
+            )
+            golden[f"{key_of(net, sizes[0])}.pixels"] = metric(x, y).numpy().ravel()
     np.savez_compressed(HERE / "lpips.npz", **golden)
 
 
