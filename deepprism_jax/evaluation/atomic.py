@@ -1,0 +1,38 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Give a temporary name to write to; rename it to `path` at the end.
+
+    What `path` held before is there until the new file is complete, and stays if the
+    block raises, which leaves no other file behind. The folder is made where there is
+    none.
+
+    Raises:
+        OSError: the folder cannot be made, or the file not renamed.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The process is in the name: two evaluations do not write into each other's file.
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file whole or not at all, in UTF-8.
+
+    Raises:
+        OSError: it cannot be written; what was there before is intact.
+    """
+    with replacing(path) as part:
+        part.write_text(text, encoding="utf-8", newline="\n")

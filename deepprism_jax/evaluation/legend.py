@@ -1,0 +1,101 @@
+"""What a reader must know of a table's figures, in lines below it."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from deepprism_jax.evaluation.records import networks_of
+from deepprism_jax.evaluation.table4 import Row, column, columns_of
+from deepprism_jax.metrics.state import Score
+
+
+def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
+    """Return what a reader must know of the figures, one fact a line.
+
+    Args:
+        rows: the methods.
+        facts: `evaluation.comparison.provenance`; besides, each of them optional,
+            `networks`, name to `name`, `weights` and `resize` of a pretrained network;
+            `skipped`, lines on metrics that could not be measured; `notes`, lines.
+    """
+    return [
+        *subject(facts),
+        *meanings(rows),
+        *measures(rows, facts),
+        *remarks(facts),
+    ]
+
+
+def subject(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was evaluated and by which version, where that is known."""
+    if "source" not in facts:
+        return
+    size = "x".join(map(str, facts["image_size"]))
+    name = " ".join(filter(None, (facts["source"], facts.get("name"))))
+    line = f"{facts['images']:,} images of {size}, {name} split {facts['split']!r}"
+    if model := facts.get("model"):
+        step = facts.get("step")
+        line += f"; {model}, "
+        line += "an export" if step is None else f"checkpoint {step:,}"
+    yield f"{line}; deepprism_jax {facts['deepprism_jax']}"
+
+
+def remarks(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say what was left out, and whatever else the evaluation has to say."""
+    yield from (f"left out: {line}" for line in facts.get("skipped") or ())
+    yield from facts.get("notes") or ()
+
+
+def basis(score: Score) -> str:
+    """Say in words what a figure was taken over; nothing where it is not known."""
+    if not score.count:
+        return ""
+    counted = f"{score.count:,} {score.over}"
+    if score.over != "images" and score.images is not None:
+        counted += f" of {score.images:,} images"
+    return f"over {counted}" if score.std is None else f"mean ± std over {counted}"
+
+
+def meanings(rows: Sequence[Row]) -> Iterator[str]:
+    """Say what the figures and their ± were taken over, alike ones together."""
+    labels: dict[str, list[str]] = {}
+    for name in columns_of(rows):
+        scores = {r.method: r.scores[name] for r in rows if name in r.scores}
+        by_basis: dict[str, list[str]] = {}
+        for method, score in scores.items():
+            if words := basis(score):
+                by_basis.setdefault(words, []).append(method)
+        for words, methods in by_basis.items():
+            heading = column(name).heading
+            if len(by_basis) > 1:
+                heading += f" of {' and '.join(methods)}"
+            labels.setdefault(words, []).append(heading)
+    for words, headings in labels.items():
+        yield f"{listed(headings)}: {words}"
+
+
+def measures(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say which networks measured, alike metrics together."""
+    headings: dict[tuple[str, ...], list[str]] = {}
+    for name in columns_of(rows):
+        if networks := networks_of(name, facts):
+            headings.setdefault(tuple(networks), []).append(column(name).heading)
+    for keys, measured in headings.items():
+        networks = [_network(key, facts["networks"][key]) for key in keys]
+        yield f"{listed(measured)}: by {'; '.join(networks)}"
+
+
+def _network(key: str, network: Mapping[str, Any]) -> str:
+    words = (
+        f"{network.get('name') or key}, weights {network.get('weights') or 'unknown'}"
+    )
+    return f"{words}, resize: {network['resize']}" if network.get("resize") else words
+
+
+def listed(headings: Iterable[str]) -> str:
+    """Join headings by commas; what several begin with is said once."""
+    parts, prefix = [], None
+    for heading in headings:
+        first, _, rest = heading.partition(" ")
+        parts.append(rest if rest and first == prefix else heading)
+        prefix = first
+    return ", ".join(parts)
