@@ -145,8 +145,8 @@ class InceptionScore(NamedTuple):
         expected = np.bincount(self.splits, minlength=len(self.count))
         if (self.count != expected).any():
             raise ValueError(
-                f"inception score of {images:,} images, but {self.count.sum():,} were "
-                "taken in: give every index from 0 on exactly once"
+                f"score of the classes of {images:,} images, but {self.count.sum():,} "
+                "were taken in: give every index from 0 on exactly once"
             )
         q = self.probabilities / self.count[:, None]
         divergence = self.negentropy / self.count - xlogy(q, q).sum(axis=1)
@@ -166,7 +166,6 @@ class InceptionScore(NamedTuple):
         if fewest >= classes:
             return []
         return [
-            f"inception score over splits of {fewest:,} images and {classes:,} "
-            "classes: too small by the fewness of images; compare it only at equal "
-            "counts, or evaluate more images"
+            f"score of {classes:,} classes over splits of {fewest:,} images: it is too "
+            "small where images are few; compare it only at equal counts"
         ]

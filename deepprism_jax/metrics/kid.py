@@ -41,15 +41,16 @@ def kernel_distances(
     """
     if subsets < 1 or size < 2:
         raise ValueError(
-            f"KID over {subsets} subsets of {size} images is not defined: give at "
-            "least 1 subset of 2 images"
+            f"a kernel distance over {subsets} subsets of {size} images is not "
+            "defined: give at least 1 subset of 2 images"
         )
     check_same_features(real.shape[1], generated.shape[1])
     if min(len(real), len(generated)) < size:
         raise ValueError(
-            f"KID over subsets of {size:,} images, but there are {len(real):,} real "
-            f"and {len(generated):,} generated ones: evaluate more images, or choose "
-            f"a subset size of at most {min(len(real), len(generated)):,}"
+            f"kernel distance over subsets of {size:,} images, but there are "
+            f"{len(real):,} real and {len(generated):,} generated ones: evaluate more "
+            f"images, or choose a subset size of at most "
+            f"{min(len(real), len(generated)):,}"
         )
     draws = np.random.RandomState(SEED)
     distances = np.empty(subsets)
@@ -144,6 +145,6 @@ class KID(NamedTuple):
         if count >= 2 * self.size:
             return []
         return [
-            f"KID subsets of {self.size:,} are drawn from {count:,} images: they share "
-            "most of them, so the standard deviation over subsets is too small"
+            f"kernel distance over subsets of {self.size:,} of {count:,} images: they "
+            "share most images, so the standard deviation over subsets is too small"
         ]

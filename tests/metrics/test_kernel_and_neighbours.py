@@ -92,7 +92,7 @@ def test_notes_tell_what_limits_the_figures():
 
     assert KID(rows(40), rows(40), size=20).notes() == []
     (note,) = KID(rows(40), rows(39), size=20).notes()
-    assert note.startswith("KID subsets of 20 are drawn from 39 images")
+    assert note.startswith("kernel distance over subsets of 20 of 39 images")
     assert PrecisionRecall(rows(40), rows(40)).notes() == []
     (note,) = PrecisionRecall(rows(40), rows(30)).notes()
     assert "30 generated and 40 real images" in note
