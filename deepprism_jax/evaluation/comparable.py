@@ -4,9 +4,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from deepprism_jax.evaluation.legend import basis, listed
+from deepprism_jax.evaluation.legend import basis, data_set, listed
 from deepprism_jax.evaluation.records import Report, networks_of
-from deepprism_jax.evaluation.table4 import column, columns_of
+from deepprism_jax.evaluation.table4 import COMPARED, KERNELS, column, columns_of
 
 Named = Mapping[str, Report]
 """Reports of runs by the name of the run."""
@@ -14,12 +14,8 @@ Named = Mapping[str, Report]
 
 def _images(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tells the images of two evaluations apart, by words for it."""
-    source = facts.get("source")
-    data = [source, facts.get("name")]
-    if source == "folder":  # elsewhere the path is only where a machine keeps the data
-        data.append(facts.get("path"))
     return {
-        "data": " ".join(map(str, filter(None, data))),
+        "data": data_set(facts),
         "split": facts.get("split"),
         "images": facts.get("images"),
         "size": "x".join(map(str, facts.get("image_size") or ())),
@@ -60,6 +56,12 @@ def incomparable(reports: Named) -> tuple[set[str], list[str]]:
         "weights": lambda name, report: _network(name, report.facts, "weights"),
         "resizes": lambda name, report: _network(name, report.facts, "resize"),
         "samples": lambda name, report: basis(report.rows[0].scores[name]),
+        "references": lambda name, report: (
+            name in COMPARED and (report.facts.get("reference") or "the images")
+        ),
+        "subset sizes": lambda name, report: (
+            name in KERNELS and report.facts.get("kid_subset")
+        ),
     }
     for name in columns_of([report.rows[0] for report in reports.values()]):
         there = {

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from deepprism_jax.evaluation.records import networks_of
-from deepprism_jax.evaluation.table4 import Row, column, columns_of
+from deepprism_jax.evaluation.table4 import COMPARED, KERNELS, Row, column, columns_of
 from deepprism_jax.metrics.state import Score
 
 
@@ -15,12 +15,15 @@ def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
         rows: the methods.
         facts: `evaluation.comparison.provenance`; besides, each of them optional,
             `networks`, name to `name`, `weights` and `resize` of a pretrained network;
+            `reference`, words for what distributions are compared with, if that is not
+            the images evaluated on; `kid_subset`, images in a subset of KID;
             `skipped`, lines on metrics that could not be measured; `notes`, lines.
     """
     return [
         *subject(facts),
         *meanings(rows),
         *measures(rows, facts),
+        *settings(rows, facts),
         *remarks(facts),
     ]
 
@@ -30,13 +33,23 @@ def subject(facts: Mapping[str, Any]) -> Iterator[str]:
     if "source" not in facts:
         return
     size = "x".join(map(str, facts["image_size"]))
-    name = " ".join(filter(None, (facts["source"], facts.get("name"))))
-    line = f"{facts['images']:,} images of {size}, {name} split {facts['split']!r}"
+    line = (
+        f"{facts['images']:,} images of {size}, {data_set(facts)} split "
+        f"{facts['split']!r}"
+    )
     if model := facts.get("model"):
         step = facts.get("step")
         line += f"; {model}, "
         line += "an export" if step is None else f"checkpoint {step:,}"
     yield f"{line}; deepprism_jax {facts['deepprism_jax']}"
+
+
+def data_set(facts: Mapping[str, Any]) -> str:
+    """Name the data; where a machine keeps them tells nothing but of folders."""
+    words = [facts.get("source"), facts.get("name")]
+    if words[0] == "folder":
+        words.append(facts.get("path"))
+    return " ".join(str(word) for word in words if word)
 
 
 def remarks(facts: Mapping[str, Any]) -> Iterator[str]:
@@ -51,7 +64,7 @@ def basis(score: Score) -> str:
         return ""
     counted = f"{score.count:,} {score.over}"
     if score.over != "images" and score.images is not None:
-        counted += f" of {score.images:,} images"
+        counted += f" of {score.images:,} images in all"
     return f"over {counted}" if score.std is None else f"mean ± std over {counted}"
 
 
@@ -82,6 +95,18 @@ def measures(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[str]:
     for keys, measured in headings.items():
         networks = [_network(key, facts["networks"][key]) for key in keys]
         yield f"{listed(measured)}: by {'; '.join(networks)}"
+
+
+def settings(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Say with what distributions were compared, and by subsets of what size."""
+    there = columns_of(rows)
+    compared = [name for name in there if name in COMPARED]
+    if compared and (reference := facts.get("reference")):
+        headings = listed(column(name).heading for name in compared)
+        yield f"{headings}: compared with {reference}"
+    kernels = [column(name).heading for name in there if name in KERNELS]
+    if kernels and (size := facts.get("kid_subset")):
+        yield f"{listed(kernels)}: every subset has {size:,} images"
 
 
 def _network(key: str, network: Mapping[str, Any]) -> str:

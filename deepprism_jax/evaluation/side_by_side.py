@@ -8,6 +8,7 @@ import math
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ from deepprism_jax.evaluation.comparable import (
     incomparable,
     is_papers,
 )
-from deepprism_jax.evaluation.legend import meanings, measures, remarks, subject
+from deepprism_jax.evaluation.legend import (
+    meanings,
+    measures,
+    remarks,
+    settings,
+    subject,
+)
 from deepprism_jax.evaluation.records import Report, read_json
 from deepprism_jax.evaluation.report import Marks, markdown, show
 from deepprism_jax.evaluation.table4 import (
@@ -206,7 +213,7 @@ def _best(
             n: float(format_value(name, rows[n].scores[name].value))
             for n in competing
             if name in rows[n].scores
-            and rows[n].method != IMAGES
+            and not rows[n].method.startswith(IMAGES)
             and math.isfinite(rows[n].scores[name].value)
         }
         if len(values) > 1:  # one alone is not the best of anything
@@ -227,7 +234,8 @@ def _legend(rows: Sequence[Row], reports: Named) -> Iterator[str]:
     said: dict[str, list[str]] = {}
     for run, report in reports.items():
         networks |= report.facts.get("networks") or {}
-        for line in (*subject(report.facts), *remarks(report.facts)):
+        own = (subject(report.facts), settings(report.rows, report.facts))
+        for line in chain(*own, remarks(report.facts)):
             said.setdefault(line, []).append(run)
     for name in list(networks):
         seen = [

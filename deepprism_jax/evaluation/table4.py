@@ -67,6 +67,15 @@ COLUMNS: dict[str, Column] = {
 }
 """Every known metric by name, in the order of the table."""
 
+KERNELS = ("kid", "efficientnet_lite0_kernel")
+"""Means over subsets, whose size matters."""
+
+COMPARED = (
+    *("fid", "precision", "recall", *KERNELS),
+    *(f"efficientnet_lite0_{role}" for role in ("frechet", "precision", "recall")),
+)
+"""Metrics that compare a distribution of images with another."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -40,6 +40,8 @@ FACTS = {
         "squeezenet1_1": {"name": "SqueezeNet 1.1", "weights": "4567"},
         "lpips_squeeze": {"name": "LPIPS v0.1", "weights": "89ab"},
     },
+    "reference": "the training images",
+    "kid_subset": 1_000,
     "skipped": ["LPIPS (vgg): no weights; python -m deepprism_jax.weights get vgg16"],
     "notes": ["PCA-192 was fitted on 50,000 images"],
 }
@@ -154,12 +156,14 @@ def test_lines_tell_samples_networks_what_is_left_out_and_notes():
         "10,000 images of 32x32, cifar10 split 'test'; AutoencoderKL, checkpoint "
         "16,000; deepprism_jax 0.1",
         "PSNR (dB), SSIM: mean ± std over 10,000 images",
-        "IS: mean ± std over 10 splits of 10,000 images",
-        "KID: mean ± std over 100 subsets of 10,000 images",
+        "IS: mean ± std over 10 splits of 10,000 images in all",
+        "KID: mean ± std over 100 subsets of 10,000 images in all",
         "FID: over 10,000 images",
         "LPIPS (squeeze): mean ± std over 9,998 images",
         "IS, KID, FID: by Inception-v3, weights 0123, resize: to 299",
         "LPIPS (squeeze): by SqueezeNet 1.1, weights 4567; LPIPS v0.1, weights 89ab",
+        "KID, FID: compared with the training images",
+        "KID: every subset has 1,000 images",
         "left out: LPIPS (vgg): no weights; python -m deepprism_jax.weights get vgg16",
         "PCA-192 was fitted on 50,000 images",
     ]
@@ -167,7 +171,8 @@ def test_lines_tell_samples_networks_what_is_left_out_and_notes():
 
 def test_lines_name_the_methods_whose_samples_differ():
     few = Row("PCA", {"psnr": PSNR._replace(count=9_998)}, 1, 2)
-    assert lines([ROWS[0], few], {}) == [
+    facts = {"reference": "the training images", "kid_subset": 1_000}  # no such metric
+    assert lines([ROWS[0], few], facts) == [
         "PSNR (dB) of model, SSIM: mean ± std over 10,000 images",
         "PSNR (dB) of PCA: mean ± std over 9,998 images",
     ]

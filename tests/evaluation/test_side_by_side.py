@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from deepprism_jax.evaluation.records import write_json
+from deepprism_jax.evaluation.records import read_json, write_json
 from deepprism_jax.evaluation.side_by_side import load
 from deepprism_jax.evaluation.table4 import Row
 from deepprism_jax.metrics.state import Score
@@ -171,6 +171,27 @@ def test_different_samples_part_their_metric(write):
     table = load([write("a"), write("b", splits=5)])
     assert table.lines[0].startswith("IS do not compare: runs differ in samples (a: ")
     assert "is" not in {name for _, name in table.best}
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        ({"reference": "training images"}, "references (a: the images; b: training"),
+        ({"kid_subset": 500}, "subset sizes (a: 1,000; b: 500)"),
+    ],
+)
+def test_other_references_and_subsets_part_the_distances(facts, words, write):
+    runs = [write("a", facts={"kid_subset": 1_000})]
+    runs.append(write("b", facts={"kid_subset": 1_000} | facts))
+    for run in runs:
+        report = read_json(run / "metrics.json")
+        kid = {"kid": Score(0.01, 0.001, 100, "subsets", 10_000)}
+        rows = [replace(row, scores=row.scores | kid) for row in report.rows]
+        write_json(run / "metrics.json", rows, report.facts)
+    table = load(runs)
+    assert table.lines[0].startswith(f"KID do not compare: runs differ in {words}")
+    assert any("every subset has 1,000 images" in line for line in table.lines)
+    assert {"kid", "is"} & {name for _, name in table.best} == {"is"}
 
 
 def test_the_paper_is_left_out_of_the_best_on_other_images(write):
