@@ -170,7 +170,10 @@ def test_the_averaged_parameters_are_what_is_measured(workdir, export, tmp_path)
         (["{run}", "--source", "folder", "--path", "{run}/no"], "/no"),
         (["{run}", "--output", "{run}/config.json"], "config.json"),
         (["{run}", "--splt", "x"], "unknown option --splt; perhaps you meant --split"),
-        ([], "Missing from eval.py: PATH"),
+        ([], "nothing to evaluate; give the work directory"),
+        (["{run}", "--compare", "{run}"], "put SUBJECT behind it"),
+        (["{run}", "--metrics", "lpips"], "unknown metric 'lpips'; choose from psnr"),
+        (["{run}", "--metrics", "ms_ssim"], "ms_ssim needs images of at least 161x161"),
     ],
 )
 def test_bad_input_is_refused_in_one_line(arguments, message, workdir, export, capsys):

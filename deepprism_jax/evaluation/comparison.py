@@ -1,6 +1,6 @@
 """A trained model beside what a code of the same size reaches without a network."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -10,10 +10,10 @@ import jax
 
 import deepprism_jax
 from deepprism_jax.data import train_batches
+from deepprism_jax.evaluation.reconstruction import Reconstruct, by_function
 from deepprism_jax.evaluation.trained import Trained
 from deepprism_jax.metrics import bicubic_down_up, fit_pca
 from deepprism_jax.training.config import DataConfig
-from deepprism_jax.training.evaluation import Reconstruct
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
 
@@ -88,7 +88,7 @@ def make_methods(
     methods = {"model": model}
     for factor in sorted({trained.model.factor, matching_factor(data, code)}):
         methods[f"bicubic {factor}x"] = Method(
-            partial(bicubic_down_up, factor=factor),
+            by_function(partial(bicubic_down_up, factor=factor)),
             parameters=0,
             code=_resampled(data, factor),
         )
@@ -157,7 +157,11 @@ def pca_method(
     )
     if found < components:
         note += f", which have no {components:,} independent components"
-    return f"PCA-{found}", Method(pca.reconstruct, pca.parameters, found), note
+    return (
+        f"PCA-{found}",
+        Method(by_function(pca.reconstruct), pca.parameters, found),
+        note,
+    )
 
 
 def batch_size(
@@ -199,13 +203,3 @@ def provenance(trained: Trained, data: DataConfig, images: int) -> dict[str, Any
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }
-
-
-def summary(facts: Mapping[str, Any]) -> str:
-    """Return the provenance in one line."""
-    height, width = facts["image_size"]
-    step = "an export" if facts["step"] is None else f"checkpoint {facts['step']:,}"
-    return (
-        f"{facts['images']:,} images of {height}x{width}, {facts['source']} "
-        f"split {facts['split']!r}; {facts['model']}, {step}; mean ± std over images"
-    )

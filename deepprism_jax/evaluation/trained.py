@@ -11,10 +11,10 @@ import jax
 from jax.sharding import NamedSharding
 
 from deepprism_jax import models
+from deepprism_jax.evaluation.reconstruction import Reconstruct, by_network
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.config import DataConfig
-from deepprism_jax.training.evaluation import Reconstruct, reconstruct_pixels
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sharding import spread
 from deepprism_jax.training.workdir import read_config
@@ -77,7 +77,7 @@ class Trained:
                 Replicated over a mesh, it spreads the images over its devices.
         """
         values = jax.device_put(values_of(self.model), sharding)
-        reconstruct = partial(reconstruct_pixels, Functional(self.model))
+        reconstruct = partial(by_network, Functional(self.model))
         if isinstance(sharding, NamedSharding):
             reconstruct = spread(sharding.mesh, reconstruct)
         return partial(jax.jit(reconstruct), values)

@@ -1,7 +1,6 @@
 """Score reconstructions over a stream of masked batches, in bounded memory.
 
-The training loop scores one model; `eval.py` scores a model and its baselines on the
-same images. Both hand over plain functions from 8-bit images to 8-bit images.
+The training loop measures what is cheap; `deepprism_jax.evaluation` measures the rest.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -41,17 +40,17 @@ measure_pairs: Measure = jax.jit(_measure_pairs)
 """PSNR and SSIM of every pair; no SSIM where images are smaller than its window."""
 
 
-def compare(
-    methods: Mapping[str, Reconstruct],
+def evaluate(
+    reconstruct: Reconstruct,
     batches: Iterable[Mapping[str, Any]],
     *,
     measure: Measure = measure_pairs,
     place: Callable[[Any], Any] = jax.device_put,
-) -> dict[str, dict[str, Score]]:
-    """Return the scores of several methods on the same images.
+) -> dict[str, Score]:
+    """Return the scores of a model, by metric.
 
     Args:
-        methods: name to reconstruction function.
+        reconstruct: 8-bit images to their reconstructions.
         batches: `{"image": uint8 [b, h, w, c], "mask": bool [b]}`; the mask is False
             where an image only fills up the last batch.
         measure: makes the states of one batch; they are merged here.
@@ -61,35 +60,16 @@ def compare(
     Raises:
         ValueError: there is no image.
     """
-    totals: dict[str, dict[str, Metric]] = {name: {} for name in methods}
-    seen = False
+    totals: dict[str, Metric] = {}
     for batch in batches:
-        seen = True
         batch = place({"image": batch["image"], "mask": batch["mask"]})
-        for name, reconstruct in methods.items():
-            # States stay on the device, so the next batch need not wait for this one.
-            images, mask = batch["image"], batch["mask"]
-            states = measure(images, reconstruct(images), mask)
-            for metric, state in states.items():
-                total = totals[name].get(metric)
-                totals[name][metric] = state if total is None else total.merge(state)
-    if not seen:
+        images, mask = batch["image"], batch["mask"]
+        # States stay on the device, so the next batch need not wait for this one.
+        for name, state in measure(images, reconstruct(images), mask).items():
+            totals[name] = totals[name].merge(state) if name in totals else state
+    if not totals:
         raise ValueError("no image was measured: the split is empty")
-    return {
-        name: {metric: total.compute() for metric, total in metrics.items()}
-        for name, metrics in totals.items()
-    }
-
-
-def evaluate(
-    reconstruct: Reconstruct,
-    batches: Iterable[Mapping[str, Any]],
-    *,
-    measure: Measure = measure_pairs,
-    place: Callable[[Any], Any] = jax.device_put,
-) -> dict[str, Score]:
-    """Return the scores of one method, by metric; see `compare`."""
-    return compare({"": reconstruct}, batches, measure=measure, place=place)[""]
+    return {name: total.compute() for name, total in totals.items()}
 
 
 def scalars(scores: Mapping[str, Score]) -> dict[str, float]:

@@ -8,12 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepprism_jax.models.inception import INCEPTION
+from deepprism_jax.weights.folding import (
+    first_mismatch,
+    fold_batch_norm,
+    folded_shapes,
+)
 from deepprism_jax.weights.state_dict import read_state_dict
 
 EPSILON = 1e-3
 """Of the batch norms."""
-
-_NORM = ("weight", "bias", "running_mean", "running_var")
 
 
 def load_inception(path: str | os.PathLike) -> dict[str, Any]:
@@ -26,24 +29,19 @@ def load_inception(path: str | os.PathLike) -> dict[str, Any]:
         ValueError: the file is of another kind or broken, or it is not this network: a
             tensor is missing, has a wrong shape or is not finite.
     """
-    state = read_state_dict(path)
-    return place(INCEPTION.shapes(), state, f"weights file {path}")
+    return place(INCEPTION.shapes(), read_state_dict(path), f"weights file {path}")
 
 
 def place(
     shapes: Mapping[str, Any], state: Mapping[str, np.ndarray], source: str
 ) -> dict[str, Any]:
-    """Return the tensors of a state dict in the layout of `shapes`.
-
-    A convolution and the batch norm behind it become one: with s = weight /
-    sqrt(running_var + eps), the kernel is multiplied by s, and the bias is
-    bias - s running_mean. In float64, rounded once.
+    """Return the tensors of a state dict in the layout of `shapes`, norms folded in.
 
     Raises:
         ValueError: a tensor is missing, has a wrong shape or is not finite; begins
             with `source`.
     """
-    wrong = next(iter(_mismatches(shapes, state)), None)
+    wrong = first_mismatch(torch_shapes(shapes), state)
     if wrong is not None:
         raise ValueError(
             f"{source} is not the Inception-v3 of FID: {wrong}; torchvision's "
@@ -55,32 +53,12 @@ def place(
 
 def _place(shapes: Mapping[str, Any], state: Mapping[str, Any], prefix: str) -> Any:
     if "bias" in shapes:
-        kernel = state[f"{prefix}conv.weight"].astype(np.float64)
-        norm = [state[f"{prefix}bn.{name}"].astype(np.float64) for name in _NORM]
-        weight, bias, mean, variance = norm
-        scale = weight / np.sqrt(variance + EPSILON)
-        kernel = kernel.transpose(2, 3, 1, 0) * scale
-        return {
-            "kernel": jnp.asarray(kernel, jnp.float32),
-            "bias": jnp.asarray(bias - scale * mean, jnp.float32),
-        }
+        return fold_batch_norm(state, f"{prefix}conv", f"{prefix}bn", EPSILON)
     if "kernel" in shapes:
         return {"kernel": jnp.asarray(state[f"{prefix}weight"].T, jnp.float32)}
     return {
         name: _place(value, state, f"{prefix}{name}.") for name, value in shapes.items()
     }
-
-
-def _mismatches(shapes: Mapping[str, Any], state: Mapping[str, Any]) -> list[str]:
-    found = []
-    for name, shape in torch_shapes(shapes).items():
-        if name not in state:
-            found.append(f"it has no {name}")
-        elif state[name].shape != shape:
-            found.append(f"{name} has shape {state[name].shape}, not {shape}")
-        elif not np.isfinite(state[name]).all():
-            found.append(f"{name} has values that are not finite")
-    return found
 
 
 def torch_shapes(
@@ -96,8 +74,4 @@ def torch_shapes(
     kernel = shapes["kernel"].shape
     if "bias" not in shapes:
         return {f"{prefix}weight": kernel[::-1]}
-    norms = {f"{prefix}bn.{name}": kernel[-1:] for name in _NORM}
-    return {
-        f"{prefix}conv.weight": (kernel[3], kernel[2], kernel[0], kernel[1]),
-        **norms,
-    }
+    return folded_shapes(f"{prefix}conv", f"{prefix}bn", kernel)

@@ -6,7 +6,7 @@ import pytest
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from deepprism_jax.metrics.state import Score
-from deepprism_jax.training.evaluation import compare, evaluate, scalars
+from deepprism_jax.training.evaluation import evaluate, scalars
 
 SHAPE = (16, 12, 3)
 
@@ -30,10 +30,6 @@ def darker(batch):
     return jnp.asarray(batch) // 2
 
 
-def unchanged(batch):
-    return batch
-
-
 @pytest.mark.parametrize("size", [1, 4, 11, 16])
 def test_scores_are_the_mean_and_std_over_all_images(size):
     data = images(11)
@@ -55,14 +51,6 @@ def test_scores_are_the_mean_and_std_over_all_images(size):
         assert scores[name].count == 11
         assert scores[name].value == pytest.approx(np.mean(values), rel=1e-5)
         assert scores[name].std == pytest.approx(np.std(values), rel=1e-4)
-
-
-def test_methods_are_scored_on_the_same_images():
-    scores = compare({"half": darker, "same": unchanged}, batched(images(5), 2))
-    assert list(scores) == ["half", "same"]
-    assert scores["half"] == evaluate(darker, batched(images(5), 2))
-    assert scores["same"]["ssim"].value == pytest.approx(1.0, abs=1e-6)
-    assert scores["same"]["psnr"].value > scores["half"]["psnr"].value
 
 
 def test_images_below_the_window_of_ssim_still_get_their_psnr():

@@ -1,0 +1,112 @@
+"""Measure a folder of generated images: IS, FID, KID, precision and recall."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+from rich.console import Console
+
+import deepprism_jax
+from deepprism_jax.data import eval_batches
+from deepprism_jax.evaluation import comparison, legend
+from deepprism_jax.evaluation.networks import make_suite
+from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.report import Row, show, write_report
+from deepprism_jax.evaluation.samples import open_samples
+from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side
+from deepprism_jax.training.config import DataConfig
+from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.setup import open_split
+from deepprism_jax.training.sharding import make_mesh
+
+Progress = Callable[..., Iterable[Any]]
+"""Shows how far an iterable is: batches, words, number of batches."""
+
+
+def evaluate_folder(options: Options, console: Console, progress: Progress) -> None:
+    """Compare generated images with a split of real ones, or with a reference.
+
+    Images are measured as they are; real ones are brought to their size.
+
+    Raises:
+        PreflightError: it is refused, before any work.
+        FailedError: images or features turn out to be of no use.
+    """
+    path = options.subject
+    assert path is not None
+    if options.source is None and options.reference is None:
+        raise PreflightError(
+            f"{path} is a folder of images; give --source (and --path, --split) of the "
+            "real images to compare them with, or --reference"
+        )
+    with refusing():
+        found = open_samples(path, options.image_size)
+        height, width = found.image_size
+        data = DataConfig(image_size=(height, width))
+        if options.source is not None:
+            data = DataConfig(
+                source=options.source,
+                path=options.path or "",
+                name=options.name or "",
+                image_size=(height, width),
+                eval_split=options.split or data.eval_split,
+            )
+        suite = make_suite(options.metrics, data.image_size, 3, pairs=False)
+        if not suite.distributions:
+            raise PreflightError(
+                "no network to measure generated images by: "
+                + "; ".join(suite.skipped or ["choose other metrics"])
+            )
+        mesh = make_mesh()
+        size = comparison.batch_size(
+            options.batch_size, data.image_size, len(found), mesh.size
+        )
+        layout = {
+            "image_size": data.image_size,
+            "batch_size": size,
+            "limit": options.limit,
+        }
+        samples = eval_batches(found, **layout)
+        real_batches, count = None, samples.images
+        if options.source is not None:
+            real_batches = eval_batches(open_split(data, data.eval_split), **layout)
+            count = min(count, real_batches.images)
+        real = make_real_side(suite, options, data, count)
+        output = options.output or path.absolute().with_name(f"{path.name}-eval")
+        output.mkdir(parents=True, exist_ok=True)
+
+    # To the pass, generated images are the images; there is nothing to reconstruct.
+    seen = make_pass(suite, mesh, real)
+    seen.caches = {}
+    seen.wanted = frozenset(seen.extract)
+    of_real = make_pass(suite, mesh, real)
+    with real.caching(), failing():
+        if real_batches is not None and real.needed:
+            of_real.run({}, progress(real_batches, "real images", len(real_batches)))
+        seen.run({}, progress(samples, "generated images", len(samples)))
+        scores, notes = real.compare(of_real.real, seen.real)
+        rows = [Row("generated", scores, 0, None)]
+        if own := real.scores_of_images(of_real.real):
+            rows.append(Row("the images", own, 0, None))
+        saved = real.write(of_real.real) if real_batches is not None else []
+    facts = {
+        "generated": str(path),
+        "source": data.source if real_batches is not None else None,
+        "path": data.path,
+        "name": data.name,
+        "split": data.eval_split if real_batches is not None else None,
+        "images": seen.count,
+        "real_images": of_real.count or None,
+        "image_size": list(data.image_size),
+        "resize": data.resize,
+        "deepprism_jax": deepprism_jax.__version__,
+        "jax": jax.__version__,
+        "device": jax.devices()[0].device_kind,
+        "networks": suite.facts,
+        "skipped": suite.skipped,
+        "notes": list(dict.fromkeys([*notes, *real.notes()])),
+        **real.facts(),
+    }
+    show(console, rows, legend.lines(rows, facts))
+    written = write_report(output, rows, facts) + saved
+    console.print(f"wrote {', '.join(written)} to {output}", soft_wrap=True)

@@ -1,0 +1,60 @@
+"""What the command line of `eval.py` can ask for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from deepprism_jax.metrics.inception_score import SPLITS
+from deepprism_jax.metrics.kid import SUBSET_SIZE
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure, on which images, by which metrics."""
+
+    subject: Annotated[Path | None, tyro.conf.Positional] = None
+    """Work directory of a training run, directory of an exported model, or folder of
+    generated images."""
+    compare: tuple[Path, ...] = ()
+    """Instead: put runs that were evaluated side by side, with the paper's Table 4."""
+    source: Literal["photos", "folder", "cifar10", "tfds"] | None = None
+    """Source of the images. Data options left out are those of the training run."""
+    path: str | None = None
+    """Folder of images, CIFAR-10 directory, or TFDS `data_dir`."""
+    name: str | None = None
+    """TFDS data set name."""
+    split: str | None = None
+    """Split to evaluate on."""
+    train_split: str | None = None
+    """Split that PCA is fitted on."""
+    image_size: tuple[int, int] | None = None
+    """Height and width; the model takes any that its factor divides."""
+    limit: int = 0
+    """Evaluate this many images, evenly spaced over the split (of generated and real ones
+    alike); 0 takes all."""
+    batch_size: int = 0
+    """Images a batch; 0 chooses 128 of 32x32 a device, fewer where they are larger."""
+    metrics: tuple[str, ...] = ()
+    """What to measure; left out, all that the images and the weights at hand allow."""
+    kid_subset: int = SUBSET_SIZE
+    """Images in each of the 100 subsets of KID."""
+    splits: int = SPLITS
+    """Splits of the inception score."""
+    baselines: bool = True
+    """Measure bicubic down-up and PCA too."""
+    baseline_features: bool = False
+    """Show their images to the feature networks too (IS, FID, KID, ...)."""
+    reference: Path | None = None
+    """File of reference statistics to compare distributions with, instead of the images
+    that are evaluated on."""
+    save_reference: Path | None = None
+    """Write the statistics and features of the images evaluated on to this file."""
+    cache: bool = True
+    """Keep features of the images evaluated on for the next evaluation."""
+    extremes: int = 8
+    """Worst and best images in the picture `extremes.png`."""
+    output: Path | None = None
+    """Directory of the results: if left out SUBJECT, or SUBJECT-eval beside an export
+    or a folder of generated images."""

@@ -1,0 +1,189 @@
+"""The evaluation program: what `eval.py` does once the command line is read."""
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from rich.console import Console
+from rich.progress import track
+
+from deepprism_jax.data import eval_batches
+from deepprism_jax.evaluation import comparison, legend, side_by_side
+from deepprism_jax.evaluation.extremes import Extremes, ranking_metric
+from deepprism_jax.evaluation.generated import Progress, evaluate_folder
+from deepprism_jax.evaluation.networks import make_suite
+from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.per_image import PerImage
+from deepprism_jax.evaluation.report import Row, show, write_report
+from deepprism_jax.evaluation.samples import is_folder_of_images
+from deepprism_jax.evaluation.scoring import Batch, Contestant, warnings
+from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side
+from deepprism_jax.evaluation.trained import Trained, load_trained
+from deepprism_jax.training.allocator import keep_memory
+from deepprism_jax.training.grids import save_grid
+from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.setup import open_split
+from deepprism_jax.training.sharding import make_mesh, place_batch, replicated
+
+EXAMPLES = 10
+"""Images in the picture `eval.png`."""
+
+MODEL = "model"
+
+
+def main(options: Options) -> None:
+    """Do what the command line asks for.
+
+    Raises:
+        PreflightError: it is refused, before any work.
+        FailedError: it had begun and came to nothing.
+    """
+    if options.compare and options.subject:
+        raise PreflightError("--compare takes all runs: put SUBJECT behind it")
+    if options.compare:
+        with refusing():
+            side_by_side.load(options.compare).show(Console())
+        return
+    if options.subject is None:
+        raise PreflightError(
+            "nothing to evaluate; give the work directory of a run, an exported model "
+            "or a folder of generated images"
+        )
+    if jax.process_count() > 1:
+        raise PreflightError("eval.py runs in one process; start it on one machine")
+    keep_memory()
+    console = Console()
+    progress = partial(track, transient=True, console=Console(stderr=True))
+    if is_folder_of_images(options.subject):
+        evaluate_folder(options, console, progress)
+    else:
+        evaluate_model(load_trained(options.subject), options, console, progress)
+
+
+def evaluate_model(
+    trained: Trained, options: Options, console: Console, progress: Progress
+) -> None:
+    """Measure a model and its baselines; print, and write all files.
+
+    Raises:
+        PreflightError: it is refused, before any work.
+        FailedError: images or features turn out to be of no use.
+    """
+    fields = ("source", "path", "name", "train_split", "image_size")
+    given = {name: getattr(options, name) for name in fields}
+    data = comparison.choose_data(trained, eval_split=options.split, **given)
+    mesh = make_mesh()
+    layout = {"image_size": data.image_size, "channels": data.channels}
+    output = options.output or trained.results
+    with refusing():
+        source = open_split(data, data.eval_split)
+        size = comparison.batch_size(
+            options.batch_size, data.image_size, options.limit or len(source), mesh.size
+        )
+        batches = eval_batches(source, batch_size=size, limit=options.limit, **layout)
+        suite = make_suite(options.metrics, data.image_size, data.channels)
+        real = make_real_side(suite, options, data, batches.images)
+        output.mkdir(parents=True, exist_ok=True)
+    methods, notes = comparison.make_methods(
+        trained,
+        data,
+        baselines=options.baselines,
+        sharding=replicated(mesh),
+        watch=lambda batches, count: progress(batches, "PCA", count),
+    )
+    contestants = {
+        name: Contestant(method.reconstruct, name == MODEL or options.baseline_features)
+        for name, method in methods.items()
+    }
+    passed = make_pass(suite, mesh, real)
+    names = [*suite.pairs, *suite.distances]
+    extremes = Watcher(names, options.extremes)
+    with failing(), real.caching():
+        with PerImage(output / "per_image.csv", names) as table:
+            watch = (extremes, partial(_write_figures, table))
+            passed.run(
+                contestants, progress(batches, "evaluation", len(batches)), watch
+            )
+        rows = []
+        for name, method in methods.items():
+            contestant = contestants[name]
+            scores, said = real.compare(passed.real, contestant.sets)
+            scores = contestant.scores() | scores
+            rows.append(Row(name, scores, method.parameters, method.code))
+            notes += warnings(name, contestant, passed) + said
+        if own := real.scores_of_images(passed.real):
+            numbers = math.prod((*data.image_size, data.channels))
+            rows.append(Row("the images", own, 0, numbers))
+        saved = real.write(passed.real)
+
+    facts = comparison.provenance(trained, data, passed.count)
+    facts |= {
+        "workdir": str(options.subject),
+        "networks": suite.facts,
+        "skipped": suite.skipped,
+        "notes": list(dict.fromkeys([*notes, *real.notes()])),
+        **real.facts(),
+    }
+    show(console, rows, legend.lines(rows, facts))
+
+    written = write_report(output, rows, facts)
+    written += [*saved, "per_image.csv", "eval.png"]
+    # Batches of the same shape, for which everything is compiled already.
+    few = next(iter(eval_batches(source, batch_size=size, limit=EXAMPLES, **layout)))
+    save_examples(output / "eval.png", contestants, few, mesh)
+    written += extremes.save(output / "extremes.png")
+    console.print(f"wrote {', '.join(written)} to {output}", soft_wrap=True)
+
+
+class Watcher:
+    """Keeps the model's worst and best cases, where something is measured to rank by.
+
+    Args:
+        metrics: what is measured of every image.
+        keep: how many of either.
+    """
+
+    def __init__(self, metrics: Sequence[str], keep: int):
+        metric = ranking_metric(metrics)
+        self._found = Extremes(metric, keep) if metric and keep > 0 else None
+
+    def __call__(self, name: str, batch: Batch) -> None:
+        """Look at what a method has reached on a batch."""
+        if self._found and name == MODEL:
+            values = batch.values[self._found.metric]
+            self._found = self._found.add(
+                batch.indices, values, batch.images, batch.reconstructions
+            )
+
+    def save(self, path: Path) -> list[str]:
+        """Write the picture and return its name, or nothing if there is none."""
+        if self._found is None:
+            return []
+        self._found.save(path)
+        return [path.name]
+
+
+def _write_figures(table: PerImage, name: str, batch: Batch) -> None:
+    if name == MODEL:
+        table.add(batch.indices, batch.values)
+
+
+def save_examples(
+    path: Path,
+    contestants: Mapping[str, Contestant],
+    batch: Mapping[str, Any],
+    mesh: Mesh,
+) -> None:
+    """Write a picture of images and of what every method makes of them."""
+    shown = batch["mask"].nonzero()[0]
+    placed = place_batch(mesh, batch["image"])
+    pictures = {"input": batch["image"][shown]}
+    for name, contestant in contestants.items():
+        pictures[name] = np.asarray(contestant.reconstruct(placed).pixels)[shown]
+    scale = max(1, 64 // max(batch["image"].shape[1:3]))
+    save_grid(path, pictures, scale=scale)

@@ -1,0 +1,55 @@
+"""Folders of generated images: what is checked of them before they are measured."""
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from PIL import Image
+
+from deepprism_jax.data.sources.folder import FolderSource
+from deepprism_jax.weights.pretrained import CHECKPOINTS, CONFIG, ORBAX, WEIGHTS
+
+
+def is_folder_of_images(path: Path) -> bool:
+    """Tell a folder of images from a work directory and from an exported model."""
+    if not path.is_dir() or any(
+        (path / name).exists() for name in (CONFIG, WEIGHTS, ORBAX, CHECKPOINTS)
+    ):
+        return False
+    try:
+        FolderSource(path, image_size=(1, 1), channels=3)
+    except (ValueError, OSError):
+        return False
+    return True
+
+
+def open_samples(path: Path, image_size: tuple[int, int] | None) -> FolderSource:
+    """Open generated images, all of one size; they are measured as they are.
+
+    Args:
+        path: the folder, searched to any depth.
+        image_size: height and width that they must have, if that is known.
+
+    Raises:
+        ValueError: images differ in size, or from `image_size`.
+    """
+    found = FolderSource(path, image_size=(1, 1), channels=3)
+    sizes = _sizes(found.files)
+    size = image_size or sizes[0]
+    for file, other in zip(found.files, sizes, strict=True):
+        if other != size:
+            raise ValueError(
+                f"{file} is {other[0]}x{other[1]} and not {size[0]}x{size[1]} as "
+                + ("asked for" if image_size else "the first of its folder")
+                + ": compare images of one size; resizing them would change the figures"
+            )
+    return FolderSource(path, image_size=size, channels=3)
+
+
+def _sizes(files: Sequence[str]) -> list[tuple[int, int]]:
+    def size(file: str) -> tuple[int, int]:
+        with Image.open(file) as image:
+            return image.height, image.width
+
+    with ThreadPoolExecutor(16) as pool:
+        return list(pool.map(size, files))

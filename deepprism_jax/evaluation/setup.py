@@ -1,0 +1,62 @@
+"""What both kinds of evaluation, of models and of generated images, begin with."""
+
+import contextlib
+from collections.abc import Iterator
+from functools import partial
+
+from jax.sharding import Mesh
+
+from deepprism_jax.evaluation.feature_sets import Settings, make_extract
+from deepprism_jax.evaluation.networks import Suite
+from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.pairs import make_measure
+from deepprism_jax.evaluation.real_side import Images, RealSide
+from deepprism_jax.evaluation.scoring import Pass
+from deepprism_jax.training.config import DataConfig
+from deepprism_jax.training.sharding import place_batch
+
+
+class FailedError(Exception):
+    """An evaluation that had begun and came to nothing; one line."""
+
+
+@contextlib.contextmanager
+def failing() -> Iterator[None]:
+    """Turn what the library says about images and features into a failure."""
+    try:
+        yield
+    except (ValueError, OSError) as error:
+        raise FailedError(str(error).splitlines()[0]) from error
+
+
+def make_real_side(
+    suite: Suite, options: Options, data: DataConfig, count: int
+) -> RealSide:
+    """Return what distributions are compared with, and check the files for it.
+
+    Args:
+        suite: metrics that need more images than there are leave it.
+        options: of the command line.
+        data: the images evaluated on.
+        count: how many they are.
+
+    Raises:
+        ValueError, OSError: see `RealSide`.
+    """
+    name = " ".join(filter(None, (data.source, data.name, data.path)))
+    return RealSide(
+        suite,
+        Images(name, data.eval_split, data.image_size, count),
+        Settings(options.kid_subset, options.splits),
+        asked=options.metrics,
+        reference=options.reference,
+        save=options.save_reference,
+        cache=options.cache,
+    )
+
+
+def make_pass(suite: Suite, mesh: Mesh, real: RealSide) -> Pass:
+    """Put the networks of the metrics on a mesh."""
+    extract = {d.key: make_extract(d, mesh) for d in suite.distributions}
+    measure = make_measure(suite.pairs, suite.distances, mesh)
+    return Pass(measure, extract, partial(place_batch, mesh), real.needed, real.caches)
