@@ -5,6 +5,7 @@ are kept; `acquire` gets it and `store` finds it again.
 """
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -36,9 +37,14 @@ class Entry:
     shapes: Callable[[], Shapes]
     """Name and shape, as torch has them, of every tensor that is needed."""
     prefixes: tuple[str, ...] = ()
-    """Beginnings of the names of all that is kept; none keeps everything."""
+    """Beginnings of the names that are read; none reads everything."""
     package: str = ""
     """Distribution that has the file in it, with its version."""
+
+    @property
+    def kept_size(self) -> int:
+        """Bytes of the tensors that are needed, in float32."""
+        return 4 * sum(math.prod(shape) for shape in self.shapes().values())
 
     @property
     def remedy(self) -> str:
@@ -53,7 +59,7 @@ class Entry:
         )
 
     def keep(self, state: StateDict) -> StateDict:
-        """Return the tensors that are kept, under torch's names.
+        """Return what is kept of the tensors that were read, under torch's names.
 
         LPIPS heads may be called `{net}.lin{l}`, as in one file for all networks, and
         counters of batches are left out.
@@ -63,7 +69,7 @@ class Entry:
             short = f"{self.name.removeprefix('lpips_')}.{name.partition('.')[0]}"
             if name not in kept and short in kept and kept[short].size == shape[1]:
                 kept[name] = kept.pop(short).reshape(shape)
-        return {n: t for n, t in kept.items() if n.startswith(self.prefixes or ("",))}
+        return kept
 
 
 COMMAND = "python -m deepprism_jax.weights"
@@ -80,7 +86,7 @@ def _trunk(
 ) -> Entry:
     return Entry(
         name=torchvision.TORCHVISION_NAMES[net],
-        what=f"{what}, ImageNet-1k, torchvision's IMAGENET1K_V1",
+        what=f"{what}, torchvision's IMAGENET1K_V1",
         file=file,
         address=_TORCHVISION + file,
         sha256=sha256,
@@ -95,7 +101,7 @@ def _trunk(
 def _heads(net: str, sha256: str, size: int) -> Entry:
     return Entry(
         name=f"lpips_{net}",
-        what=f"LPIPS 0.1, heads of {torchvision.TORCHVISION_NAMES[net]}",
+        what=f"LPIPS 0.1, heads for {torchvision.TORCHVISION_NAMES[net]}",
         file=f"{net}.pth",
         address=f"{_LPIPS}{net}.pth",
         sha256=sha256,
@@ -104,14 +110,14 @@ def _heads(net: str, sha256: str, size: int) -> Entry:
         citation="Zhang et al., The Unreasonable Effectiveness of Deep Features as a "
         "Perceptual Metric, CVPR 2018",
         shapes=lambda: torchvision.head_shapes(feature_network(net)),
-        prefixes=("lin",),
+        prefixes=("lin", f"{net}.lin"),
     )
 
 
 _ENTRIES = (
     Entry(
         name="inception",
-        what="Inception-v3 of FID, IS and KID, ImageNet, of 2015-12-05",
+        what="Inception-v3 of 2015-12-05, for FID, IS, KID",
         file="weights-inception-2015-12-05-6726825d.pth",
         address="https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
         "weights-inception-2015-12-05-6726825d.pth",

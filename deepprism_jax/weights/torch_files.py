@@ -156,7 +156,7 @@ def read_stream(
     return _in_order(wanted, parts)
 
 
-def _load(stream: mmap.mmap | io.BytesIO) -> Any:
+def _load(stream: Any) -> Any:
     """Return what the pickle at this place of the stream describes."""
     start = stream.tell()
     for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):

@@ -1,0 +1,128 @@
+"""`python -m deepprism_jax.weights` gets pretrained networks for metrics and losses."""
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
+from rich.table import Table
+
+from deepprism_jax.weights import store
+from deepprism_jax.weights.acquire import AcquireError, acquire
+from deepprism_jax.weights.download import Watch
+from deepprism_jax.weights.registry import REGISTRY, entry
+
+Names = tyro.conf.Positional[tuple[str, ...]]
+
+
+def show() -> int:
+    """List what there is, what it takes, and what is on this machine."""
+    table = Table(box=None, header_style="")
+    for heading in ("name", "network", "download", "licence", "on this machine"):
+        table.add_column(heading, no_wrap=heading == "name")
+    for name, known in REGISTRY.items():
+        found = store.find(name)
+        checked = store.facts(found).get("checked", "nothing") if found else ""
+        size = f"{known.size / 1e6:,.1f} MB" if known.size > 1e5 else f"{known.size} B"
+        table.add_row(
+            name, known.what, size, known.licence, f"by {checked}" if found else "no"
+        )
+    Console().print(table)
+    print(f"in {store.directory()}")
+    return 0
+
+
+def get(
+    names: Names,
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None,
+    url: str | None = None,
+) -> int:
+    """Download weights, or take a file of them, check them and keep them.
+
+    Args:
+        names: names of the list.
+        source: file that is there already; for one name.
+        url: address to download from instead of the list's; for one name.
+    """
+    if not names or (len(names) > 1 and (source is not None or url is not None)):
+        return _refuse("give a name of the list; with --from or --url only one")
+    failed = 0
+    for name in names:
+        try:
+            entry(name)
+        except ValueError as error:
+            return _refuse(str(error))
+    for name in names:
+        there = store.find(name)
+        if there is not None:
+            print(f"{name} is there: {there}; delete it to get it anew")
+            continue
+        try:
+            with _progress(name) as watch:
+                path = acquire(name, source=source, address=url, watch=watch)
+        except AcquireError as error:
+            failed = _refuse(str(error))
+            continue
+        checked = store.facts(path)["checked"]
+        print(f"{name}: {path}, checked by {checked}, {store.fingerprint(path)}")
+    return failed
+
+
+def path(name: tyro.conf.Positional[str]) -> int:
+    """Print the file of some weights.
+
+    Args:
+        name: a name of the list.
+    """
+    try:
+        print(store.need(name))
+    except (FileNotFoundError, ValueError) as error:
+        return _refuse(str(error))
+    return 0
+
+
+@contextlib.contextmanager
+def _progress(name: str) -> Iterator[Callable[[int], Watch]]:
+    """Give out what draws a bar from the first byte on; without one, nothing."""
+    with contextlib.ExitStack() as stack:
+
+        def begin(size: int) -> Watch:
+            columns = BarColumn(), DownloadColumn(), TimeRemainingColumn()
+            console = Console(stderr=True)
+            bar = Progress("{task.description}", *columns, console=console)
+            task = bar.add_task(name, total=size)
+
+            def watch(done: int) -> None:
+                if not bar.live.is_started:
+                    stack.enter_context(bar)
+                bar.update(task, completed=done)
+
+            return watch
+
+        yield begin
+
+
+def _refuse(text: str) -> int:
+    print(f"error: {text}", file=sys.stderr)
+    return 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; 2 says that something could not be had."""
+    return tyro.extras.subcommand_cli_from_dict(
+        {"list": show, "get": get, "path": path},
+        prog="python -m deepprism_jax.weights",
+        description=__doc__,
+        args=arguments,
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        sys.exit(130)

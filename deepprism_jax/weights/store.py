@@ -1,0 +1,102 @@
+"""Where pretrained weights lie on this machine, and which they are.
+
+In `$DEEPPRISM_WEIGHTS`, or `deepprism_jax/weights` in the user's cache directory, as
+`NAME.safetensors` with torch's names and layouts; `acquire` writes them.
+"""
+
+import functools
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import safetensors
+
+from deepprism_jax.weights import registry
+from deepprism_jax.weights.state_dict import read_state_dict
+
+
+def directory() -> Path:
+    """Return the directory of the store, which need not exist."""
+    if chosen := os.environ.get("DEEPPRISM_WEIGHTS"):
+        return Path(chosen)
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "deepprism_jax" / "weights"
+
+
+def place(name: str) -> Path:
+    """Return where the weights of that name belong, there or not.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    return directory() / f"{registry.entry(name).name}.safetensors"
+
+
+def find(name: str) -> Path | None:
+    """Return the file of that name if it is in the store and whole.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    path = place(name)
+    return path if is_whole(path) else None
+
+
+def need(name: str) -> Path:
+    """Return the file of that name.
+
+    Raises:
+        FileNotFoundError: it is not in the store; says how to get it.
+        ValueError: there are none of that name.
+    """
+    path = find(name)
+    if path is None:
+        raise FileNotFoundError(
+            f"no weights {name} in {directory()}; run {registry.COMMAND} get {name}"
+        )
+    return path
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a file is there, and as long as its header says."""
+    try:
+        with safetensors.safe_open(path, framework="numpy"):
+            return True
+    except (OSError, safetensors.SafetensorError):
+        return False
+
+
+def facts(path: str | os.PathLike) -> dict[str, str]:
+    """Return what a file of the store says of itself: its source and the checks."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        return dict(file.metadata() or {})
+
+
+def fingerprint(path: str | os.PathLike) -> str:
+    """Return 16 hex digits that tell the weights in a file, of any kind, from others.
+
+    They are the beginning of the SHA-256 over names, shapes and numbers in the order of
+    the names, floating-point numbers as float32 and others left out: a file and its
+    conversion have the same, if the conversion keeps all tensors.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights file {str(path)!r}")
+    status = path.stat()
+    return _fingerprint(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache(maxsize=32)
+def _fingerprint(path: Path, changed: int, size: int) -> str:
+    del changed, size  # they tell a file from what it was before
+    digest = hashlib.sha256()
+    for name, tensor in sorted(read_state_dict(path).items()):
+        if np.issubdtype(tensor.dtype, np.floating):
+            digest.update(f"{name} {tensor.shape}\n".encode())
+            digest.update(np.ascontiguousarray(tensor, "<f4").tobytes())
+    return digest.hexdigest()[:16]
