@@ -12,6 +12,9 @@ jax.config.update("jax_num_cpu_devices", 4)
 # Kernels that this machine may have built are used only by the tests of them.
 os.environ["DEEPPRISM_NATIVE"] = "0"
 
+# Nor are the pretrained networks that it may have.
+os.environ["DEEPPRISM_WEIGHTS"] = os.path.join(os.path.dirname(__file__), "no-weights")
+
 
 @pytest.fixture
 def without_type_checks():

@@ -81,13 +81,15 @@ class LossConfig:
     reduction: Literal["mean", "sum"] = "mean"
     """Reduce the pixel term over an image by mean (the paper) or sum (LDM)."""
     perceptual_weight: float = 0.0
-    """lambda_1; above 0 needs `perceptual_weights`."""
+    """lambda_1; above 0 needs the weights of a feature network."""
     perceptual_net: Literal["squeeze", "vgg", "alex"] = "squeeze"
     """Frozen feature network V of eq. (7)."""
     perceptual_weights: str = ""
-    """File of its weights in torchvision's layout (.npz or .safetensors)."""
+    """File of its weights in torchvision's layout (.safetensors, .npz or .pth); empty
+    takes those that `python -m deepprism_jax.weights get` has brought."""
     perceptual_heads: str = ""
-    """File of frozen LPIPS heads; empty learns one weight w_l a layer, as eq. (7)."""
+    """File of frozen LPIPS heads, or `lpips` for those that were brought so; empty
+    learns one weight w_l a layer, as eq. (7)."""
     kl_weight: float = 1e-6
     """lambda_2, weight of the KL term (eq. 8), summed over the latent."""
     commitment_weight: float = 0.25

@@ -4,14 +4,22 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from flax import nnx
 
 from deepprism_jax.losses import PerceptualDistance
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.discriminator import PatchDiscriminator, default_layers
-from deepprism_jax.training.config import Config
-from deepprism_jax.weights.torchvision import load_perceptual_distance
+from deepprism_jax.training.config import Config, LossConfig
+from deepprism_jax.weights import store
+from deepprism_jax.weights.torchvision import (
+    TORCHVISION_NAMES,
+    load_perceptual_distance,
+)
+
+LPIPS = "lpips"
+"""Names the heads of the weights' store, in place of a file."""
 
 
 @contextlib.contextmanager
@@ -91,9 +99,23 @@ def make_perceptual(config: Config) -> PerceptualDistance | None:
     Raises:
         FileNotFoundError, ValueError: its weights cannot be read; says what to bring.
     """
-    loss = config.loss
-    if loss.perceptual_weight <= 0:
+    if config.loss.perceptual_weight <= 0:
         return None
-    return load_perceptual_distance(
-        loss.perceptual_net, loss.perceptual_weights, loss.perceptual_heads or None
-    )
+    weights, heads = perceptual_files(config.loss)
+    return load_perceptual_distance(config.loss.perceptual_net, weights, heads)
+
+
+def perceptual_files(loss: LossConfig) -> tuple[Path, Path | None]:
+    """The files of the feature network and of LPIPS's heads, None for learned ones.
+
+    Raises:
+        FileNotFoundError: one is to come from the store and is not there.
+    """
+    net = loss.perceptual_net
+    if loss.perceptual_heads == LPIPS:
+        heads = store.need(f"lpips_{net}")
+    else:
+        heads = Path(loss.perceptual_heads) if loss.perceptual_heads else None
+    if loss.perceptual_weights:
+        return Path(loss.perceptual_weights), heads
+    return store.need(TORCHVISION_NAMES[net]), heads

@@ -12,6 +12,12 @@ from deepprism_jax.training.config import (
     OptimizerConfig,
     TrainConfig,
 )
+from deepprism_jax.training.networks import LPIPS
+from deepprism_jax.weights import store
+from deepprism_jax.weights.registry import COMMAND
+from deepprism_jax.weights.torchvision import TORCHVISION_NAMES
+
+_PERCEPTUAL_FILES = ("perceptual_weights", "perceptual_heads")
 
 
 class PreflightError(Exception):
@@ -135,16 +141,27 @@ def _model(model: ModelConfig, image_size: tuple[int, int]) -> Iterator[str]:
 
 
 def _perceptual(loss: LossConfig) -> Iterator[str]:
-    if loss.perceptual_weight > 0 and not loss.perceptual_weights:
+    if not loss.perceptual_weight > 0:
+        return
+    name = TORCHVISION_NAMES[loss.perceptual_net]
+    if not loss.perceptual_weights and store.find(name) is None:
         yield (
             f"loss.perceptual_weight={loss.perceptual_weight} needs "
-            f"loss.perceptual_weights, a file of {loss.perceptual_net} weights in "
-            "torchvision's layout (docs/training.md says how to get one); or set "
-            "--loss.perceptual-weight 0"
+            f"loss.perceptual_weights, a file of {loss.perceptual_net} weights: run "
+            f"{COMMAND} get {name}, give the path of one in torchvision's layout, or "
+            "set --loss.perceptual-weight 0"
         )
-    for field in ("perceptual_weights", "perceptual_heads"):
-        path = getattr(loss, field)
-        if loss.perceptual_weight > 0 and path and not Path(path).is_file():
+    paths = {field: getattr(loss, field) for field in _PERCEPTUAL_FILES}
+    if paths["perceptual_heads"] == LPIPS:
+        del paths["perceptual_heads"]
+        heads = f"lpips_{loss.perceptual_net}"
+        if store.find(heads) is None:
+            yield (
+                f"loss.perceptual_heads={LPIPS} are not on this machine: run "
+                f"{COMMAND} get {heads}, or give the path of a file"
+            )
+    for field, path in paths.items():
+        if path and not Path(path).is_file():
             yield f"loss.{field}={path!r} is not a file; give the path of one"
 
 

@@ -13,6 +13,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import safetensors
@@ -109,7 +110,7 @@ def _inner(archive: zipfile.ZipFile) -> str | None:
 
 
 @contextmanager
-def _unpacked(path: Path) -> Iterator[io.BufferedIOBase]:
+def _unpacked(path: Path) -> Iterator[io.BufferedIOBase | IO[bytes]]:
     """Open a file, or the one `.pth` inside of it."""
     with path.open("rb") as stream:
         if zipfile.is_zipfile(stream):

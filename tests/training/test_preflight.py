@@ -2,9 +2,12 @@ import dataclasses
 import math
 import re
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.networks import make_perceptual
 from deepprism_jax.training.preflight import (
     PreflightError,
     as_steps,
@@ -13,6 +16,7 @@ from deepprism_jax.training.preflight import (
     divisors,
     refusing,
 )
+from deepprism_jax.weights.registry import REGISTRY
 
 
 def changed(**overrides):
@@ -70,7 +74,7 @@ def test_the_default_config_passes():
         ({"loss__kl_weight": -1e-6}, r"loss.kl_weight=-1e-06 must"),
         ({"loss__kl_weight": math.nan}, r"loss.kl_weight=nan must"),
         ({"loss__kl_weight": math.inf}, r"loss.kl_weight=inf must"),
-        ({"loss__perceptual_weight": 1.0}, r"perceptual_weights.*squeeze.*or set"),
+        ({"loss__perceptual_weight": 1.0}, r"weights get squeezenet1_1, .*or set"),
         (
             {
                 "loss__perceptual_weight": 1.0,
@@ -95,6 +99,44 @@ def test_the_default_config_passes():
 def test_each_mistake_is_one_problem_with_value_and_remedy(overrides, pattern):
     (problem,) = problems(**overrides)
     assert re.search(pattern, problem), problem
+
+
+@pytest.fixture
+def brought(tmp_path, monkeypatch):
+    """Make a file of the weights' store, all ones."""
+    monkeypatch.setenv("DEEPPRISM_WEIGHTS", str(tmp_path))
+
+    def bring(name):
+        shapes = REGISTRY[name].shapes()
+        tensors = {n: np.ones(shape, np.float32) for n, shape in shapes.items()}
+        save_file(tensors, tmp_path / f"{name}.safetensors")
+
+    return bring
+
+
+def test_perceptual_weights_are_those_that_were_brought(brought):
+    overrides = {"loss__perceptual_weight": 1.0}
+    assert "get squeezenet1_1" in problems(**overrides)[0]
+    with pytest.raises(FileNotFoundError, match="get squeezenet1_1"):
+        make_perceptual(changed(**overrides))
+    brought("squeezenet1_1")
+    assert problems(**overrides) == []
+    assert make_perceptual(changed(**overrides)).learnable
+    (problem,) = problems(**overrides, loss__perceptual_net="alex")
+    assert "get alexnet" in problem
+
+
+def test_lpips_heads_are_those_that_were_brought_if_asked_for(brought):
+    overrides = {"loss__perceptual_weight": 1.0, "loss__perceptual_heads": "lpips"}
+    brought("squeezenet1_1")
+    (problem,) = problems(**overrides)
+    assert "loss.perceptual_heads=lpips are not on this machine" in problem
+    assert "get lpips_squeeze" in problem
+    brought("lpips_squeeze")
+    assert problems(**overrides) == []
+    assert not make_perceptual(changed(**overrides)).learnable
+    # They change what is learned, so that they are never taken unasked.
+    assert make_perceptual(changed(loss__perceptual_weight=1.0)).learnable
 
 
 @pytest.mark.parametrize(
