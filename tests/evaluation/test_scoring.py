@@ -1,42 +1,23 @@
 """One pass equals measuring all images at once, on any number of devices."""
 
-from dataclasses import dataclass
 from functools import partial
 
+import corner
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from deepprism_jax.evaluation.feature_sets import make_extract
-from deepprism_jax.evaluation.networks import Distribution
 from deepprism_jax.evaluation.pairs import make_measure
 from deepprism_jax.evaluation.reconstruction import Reconstruction, by_function
 from deepprism_jax.evaluation.scoring import Contestant, Pass, warnings
+from deepprism_jax.metrics.feature_cache import FeatureCache
 from deepprism_jax.metrics.psnr import psnr
 from deepprism_jax.metrics.ssim import ssim
-from deepprism_jax.models.image_features import ImageFeatures
 from deepprism_jax.training.sharding import make_mesh, place_batch
 
 SHAPE = (12, 16, 3)
-
-
-@dataclass(frozen=True)
-class Corner:
-    """A feature network: some pixels, and their sums as logits."""
-
-    name: str = "corner"
-    resize: str = "none"
-
-    def shapes(self):
-        return {"scale": jax.ShapeDtypeStruct((), jnp.float32)}
-
-    def apply(self, params, images):
-        pool = images[:, :2, :2].reshape(len(images), 12) * params["scale"]
-        return ImageFeatures(pool, pool[:, :5] + pool[:, 5:10])
-
-
-CORNER = Distribution("corner", Corner(), {"scale": jnp.float32(0.5)}, "0" * 16, {})
 
 
 def images(count):
@@ -59,7 +40,7 @@ def run(contestants, data, size, devices=1, caches=None, watch=()):
     mesh = make_mesh(jax.devices()[:devices])
     passed = Pass(
         make_measure(["psnr", "ssim"], {}, mesh),
-        {"corner": make_extract(CORNER, mesh)},
+        {"corner": make_extract(corner.distribution(), mesh)},
         partial(place_batch, mesh),
         caches=caches or {},
     )
@@ -82,10 +63,12 @@ def test_equals_all_images_at_once(size, devices):
         (passed.real["corner"], data),
         (contestant.sets["corner"], data // 2),
     ):
-        expected = Corner().apply({"scale": 0.5}, pixels)
+        expected = corner.Corner().apply(corner.PARAMS, pixels)
         np.testing.assert_array_equal(found.pool.array(), expected.pool)
-        np.testing.assert_array_equal(found.logits.array(), expected.logits)
-        assert found.gaussian.mean == pytest.approx(expected.pool.mean(0))
+        np.testing.assert_allclose(found.logits.array(), expected.logits, atol=1e-5)
+        np.testing.assert_allclose(
+            found.gaussian.mean, np.mean(expected.pool, 0), rtol=1e-6
+        )
 
 
 def test_every_batch_is_shown_without_what_fills_it_up():
@@ -168,3 +151,27 @@ def test_features_are_left_out_where_they_are_not_wanted():
     passed = run({"half": contestant}, images(3), 4)
     assert contestant.sets == {}
     assert passed.real["corner"].count == 3
+
+
+def test_features_that_are_kept_are_not_computed_again(tmp_path):
+    data = images(10)
+    cache = FeatureCache(tmp_path / "features.npz")
+    first = run({}, data, 4, caches={"corner": cache})
+    calls = []
+
+    def extract(batch):
+        calls.append(batch)
+        return corner.Corner().apply(corner.PARAMS, batch)
+
+    again = Pass(
+        lambda images, others: {},
+        {"corner": extract},
+        jnp.asarray,
+        caches={"corner": cache},
+    )
+    # Another size of batches, and two images more.
+    again.run({}, batches(images(12), 6))
+    assert len(calls) == 1
+    found = again.real["corner"].pool.array()
+    np.testing.assert_array_equal(found[:10], first.real["corner"].pool.array())
+    assert found.shape == (12, corner.FEATURES)

@@ -1,0 +1,195 @@
+"""Evaluations from the options to the files, by a network that costs nothing."""
+
+import csv
+import json
+from dataclasses import replace
+from typing import NamedTuple
+
+import corner
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from PIL import Image
+from rich.console import Console
+
+from deepprism_jax.evaluation import networks, program
+from deepprism_jax.evaluation.generated import evaluate_folder
+from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.setup import FailedError
+from deepprism_jax.evaluation.trained import Trained
+from deepprism_jax.training.config import DataConfig
+from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.training.sharding import make_mesh
+
+CONSOLE = Console(quiet=True)
+FEW = Options(limit=22, kid_subset=8, splits=2, baselines=False, extremes=3)
+
+
+@pytest.fixture(autouse=True)
+def inception(monkeypatch, tmp_path):
+    """The store holds a network called `inception` that looks at some pixels."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(networks, "INCEPTION", corner.Corner("Inception"))
+    monkeypatch.setattr(networks, "load_inception", lambda path: corner.PARAMS)
+    monkeypatch.setattr(
+        networks.store, "find", lambda name: name if name == "inception" else None
+    )
+    monkeypatch.setattr(networks.store, "fingerprint", lambda path: "f" * 16)
+
+
+class Code(NamedTuple):
+    mean: jax.Array
+
+
+class Dimmer(nnx.Module):
+    """A model that halves the contrast."""
+
+    factor, options = 4, {"image_channels": 3}
+
+    def __init__(self, scale=0.5):
+        self.scale = nnx.Param(jax.numpy.float32(scale))
+
+    def reconstruct(self, x):
+        return self.scale[...] * x
+
+    def encode(self, x):
+        return Code(x[:, ::4, ::4])
+
+
+def trained(path, scale=0.5):
+    return Trained(Dimmer(scale), DataConfig(image_size=(16, 16)), 7, path)
+
+
+def progress(batches, words, count):
+    return batches
+
+
+def run(path, options=FEW, scale=0.5):
+    path.mkdir(exist_ok=True)
+    program.evaluate_model(trained(path, scale), options, CONSOLE, progress)
+    return json.loads((path / "metrics.json").read_text())
+
+
+def figures(report):
+    return {
+        (method["method"], name): score["value"]
+        for method in report["methods"]
+        for name, score in method.items()
+        if isinstance(score, dict)
+    }
+
+
+def test_a_run_of_all_metrics_writes_every_file(tmp_path):
+    report = run(tmp_path / "run")
+    model, images = report["methods"]
+    names = {"psnr", "ssim", "is", "fid", "kid", "precision", "recall"}
+    assert names <= model.keys()
+    assert images["method"] == "the images"
+    assert images["is"]["images"] == 22
+    facts = report["provenance"]
+    assert facts["networks"]["inception"]["weights"] == "f" * 16
+    assert facts["skipped"][0].startswith("lpips_vgg: the weights of vgg16")
+    assert (facts["step"], facts["images"], facts["kid_subset"]) == (7, 22, 8)
+    written = {p.name for p in (tmp_path / "run").iterdir()}
+    assert written == {
+        *("metrics.json", "metrics.md", "metrics.csv", "per_image.csv"),
+        *("eval.png", "extremes.png"),
+    }
+    with (tmp_path / "run" / "per_image.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["index"]) for row in rows] == list(range(22))
+    values = [float(row["psnr"]) for row in rows]
+    assert np.mean(values) == pytest.approx(model["psnr"]["value"], rel=1e-5)
+
+
+def test_one_device_gives_the_figures_of_four(tmp_path, monkeypatch):
+    four = run(tmp_path / "four")
+    one = make_mesh(jax.devices()[:1])
+    monkeypatch.setattr(program, "make_mesh", lambda: one)
+    options = replace(FEW, batch_size=5, cache=False)
+    assert figures(run(tmp_path / "one", options)) == pytest.approx(
+        figures(four), rel=1e-5
+    )
+
+
+def test_a_model_of_nans_fails_in_a_line_and_leaves_old_figures(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.json").write_text("old")
+    with pytest.raises(FailedError, match="every reconstruction by model has NaN"):
+        run(tmp_path / "run", scale=float("nan"))
+    assert [p.name for p in (tmp_path / "run").iterdir()] == ["metrics.json"]
+    assert (tmp_path / "run" / "metrics.json").read_text() == "old"
+
+
+def test_runs_are_put_side_by_side(tmp_path, capsys):
+    run(tmp_path / "a")
+    run(tmp_path / "b", scale=0.9)
+    program.main(Options(compare=(tmp_path / "a", tmp_path / "b")))
+    printed = capsys.readouterr().out
+    assert "paper: DeepPrism" in printed
+    assert " a " in printed
+    with pytest.raises(PreflightError, match="nowhere"):
+        program.main(Options(compare=(tmp_path / "nowhere",)))
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Real and generated images, 12 of 16x16 each."""
+    rng = np.random.default_rng(0)
+    for name, darkest in (("real", 0), ("made", 100)):
+        (tmp_path / name).mkdir()
+        for number in range(12):
+            pixels = rng.integers(darkest, 256, (16, 16, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{number}.png")
+    return tmp_path
+
+
+def measure(folders, **options):
+    chosen = replace(FEW, subject=folders / "made", limit=0, **options)
+    evaluate_folder(chosen, CONSOLE, progress)
+    return json.loads((folders / "made-eval" / "metrics.json").read_text())
+
+
+def test_generated_images_are_compared_with_real_ones_or_a_reference(folders):
+    real = {"source": "folder", "path": str(folders / "real"), "split": "."}
+    file = folders / "reference.npz"
+    report = measure(folders, **real, save_reference=file)
+    generated, images = report["methods"]
+    assert generated.keys() >= {"is", "fid", "kid", "precision", "recall"}
+    assert "psnr" not in generated
+    assert (generated["method"], images["method"]) == ("generated", "the images")
+    assert (report["provenance"]["images"], generated["fid"]["count"]) == (12, 12)
+    again = measure(folders, reference=file)
+    expected = {k: v for k, v in figures(report).items() if k[0] == "generated"}
+    assert figures(again) == expected
+
+    pixels = [np.asarray(Image.open(p)) for p in sorted((folders / "real").iterdir())]
+    features = corner.Corner().apply(corner.PARAMS, np.stack(pixels)).pool
+    with np.load(file) as saved:
+        np.testing.assert_allclose(saved["mu"], np.mean(features, 0), rtol=1e-6)
+
+
+def test_generated_images_of_other_sizes_are_refused(folders):
+    real = {"source": "folder", "path": str(folders / "real"), "split": "."}
+    with pytest.raises(PreflightError, match="is 16x16 and not 32x32 as asked for"):
+        measure(folders, **real, image_size=(32, 32))
+    Image.new("RGB", (20, 16)).save(folders / "made" / "5.png")
+    with pytest.raises(PreflightError, match=r"5\.png is 16x20 and not 16x16 as the"):
+        measure(folders, **real)
+    assert not (folders / "made-eval").exists()
+
+
+def test_generated_images_need_something_to_be_compared_with(folders):
+    with pytest.raises(PreflightError, match=r"give --source .* or --reference"):
+        measure(folders)
+
+
+def test_a_folder_of_images_is_told_from_a_model(folders, tmp_path):
+    assert program.is_folder_of_images(folders / "made")
+    run(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_text("{}")
+    assert not program.is_folder_of_images(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    assert not program.is_folder_of_images(tmp_path / "empty")
+    assert not program.is_folder_of_images(tmp_path / "nowhere")
