@@ -1,10 +1,9 @@
 """A file from the network, from where an earlier attempt has stopped."""
 
 import http.client
-import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,20 +60,13 @@ def download(
                 raise DownloadError(
                     f"{address} has {there + int(announced)} bytes, not {size}"
                 )
-            there = _save(response, path, there, size, watch)
+            _save(_pieces(response, address, there, size), path, there, watch)
     except urllib.error.HTTPError as error:
         with error:
             answer = f"{error.code} {error.reason}"
         raise DownloadError(f"{address} is answered with {answer}") from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        text = getattr(reason, "strerror", None) or str(reason) or type(error).__name__
-        raise DownloadError(f"{address} cannot be read: {text}") from error
-    if there < size:
-        raise DownloadError(
-            f"{address} broke off after {there} of {size} bytes; the same command goes "
-            "on from there"
-        )
+        raise DownloadError(f"{address} cannot be read: {_reason(error)}") from error
 
 
 def _goes_on(response: Any, there: int) -> bool:
@@ -83,33 +75,39 @@ def _goes_on(response: Any, there: int) -> bool:
     return bool(there) and response.status == 206 and begins
 
 
-def _save(
-    response: Any,
-    path: Path,
-    there: int,
-    size: int,
-    watch: Watch | None,
-) -> int:
-    """Append to the first `there` bytes, and return how many there are then."""
+def _pieces(response: Any, address: str, there: int, size: int) -> Iterator[bytes]:
+    """Yield what the server sends, if it is what is missing."""
+    reason = ""
+    while there < size:
+        try:
+            piece = response.read1(_PIECE)  # what has come, without waiting for more
+        except (OSError, http.client.HTTPException) as error:
+            piece, reason = b"", f" ({_reason(error)})"
+        if not piece:
+            raise DownloadError(
+                f"{address} broke off after {there} of {size} bytes{reason}; the same "
+                "command goes on from there"
+            )
+        there += len(piece)
+        if there > size:
+            raise DownloadError(f"{address} has more than {size} bytes")
+        yield piece
+
+
+def _save(pieces: Iterator[bytes], path: Path, there: int, watch: Watch | None) -> None:
+    """Append to the first `there` bytes."""
     try:
-        file = path.open("ab" if there else "wb")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    with file:
-        while piece := response.read(_PIECE):
-            there += len(piece)
-            if there > size:
-                raise DownloadError(f"the server sends more than {size} bytes")
-            try:
+        with path.open("ab" if there else "wb") as file:
+            for piece in pieces:
                 file.write(piece)
-                file.flush()
-            except OSError as error:
-                raise _cannot_write(path, error) from error
-            if watch is not None:
-                watch(there)
-    return there
+                there += len(piece)
+                if watch is not None:
+                    watch(there)
+    except OSError as error:
+        raise DownloadError(f"cannot write {path}: {_reason(error)}") from error
 
 
-def _cannot_write(path: Path, error: OSError) -> DownloadError:
-    reason = os.strerror(error.errno) if error.errno else str(error)
-    return DownloadError(f"cannot write {path}: {reason}")
+def _reason(error: Any) -> str:
+    """Return what is behind an error, without its number."""
+    error = getattr(error, "reason", error)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -8,12 +8,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 class Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, content, *, ranges=True, cut=None, pause=None, length=True):
+    def __init__(
+        self, content, *, ranges=True, cut=None, pause=None, hold=None, length=True
+    ):
         super().__init__(("127.0.0.1", 0), Handler)
         self.content = content
         self.ranges = ranges  # whether it heeds a Range header
         self.cut = cut  # closes the connection after so many bytes of an answer
         self.pause = pause  # waits for this event before it answers
+        self.hold = hold  # waits for this event before it closes the connection
         self.length = length  # whether it announces the length
         self.requests = []
 
@@ -50,6 +53,8 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body[: server.cut])
+        if server.hold:
+            server.hold.wait(10)
 
     def log_message(self, *_):
         pass

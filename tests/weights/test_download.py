@@ -1,6 +1,7 @@
 """What a network can do to a download, and that what has come is not lost."""
 
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -74,6 +75,16 @@ def test_another_length_is_refused_before_the_first_byte(tmp_path):
     assert not (tmp_path / "net").exists()
 
 
+def test_a_connection_that_falls_silent_is_gone_on_from(tmp_path):
+    path, event = tmp_path / "net", threading.Event()
+    with serving(CONTENT, cut=2_000_000, hold=event) as server:
+        with pytest.raises(DownloadError) as error:
+            download(server.address, path, SIZE, timeout=0.2)
+        event.set()
+    assert "broke off after 2000000 of 5000000 bytes (timed out)" in str(error.value)
+    assert path.read_bytes() == CONTENT[:2_000_000]
+
+
 def test_a_stream_without_end_is_stopped(tmp_path):
     with serving(CONTENT, length=False) as server:
         text = fails(server.address, tmp_path / "net", 1_000_000)
@@ -112,3 +123,10 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     with serving(CONTENT) as server:
         text = fails(server.address, tmp_path / "none" / "net")
     assert text == f"cannot write {tmp_path}/none/net: No such file or directory"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux has a full disk")
+def test_a_full_disk_is_named():
+    with serving(CONTENT) as server:
+        text = fails(server.address, Path("/dev/full"))
+    assert text == "cannot write /dev/full: No space left on device"
