@@ -27,6 +27,9 @@ from deepprism_jax.weights.torch_files import (
 
 _PIECE = 1 << 20
 
+_LARGEST = 2 << 30
+"""Bytes that an archive may unpack to: a small one may claim any number of them."""
+
 
 def read_state_dict(
     path: str | os.PathLike, prefixes: tuple[str, ...] = ()
@@ -77,6 +80,9 @@ def _read(
 
 def _read_zip(stream: io.BufferedIOBase, prefixes: tuple[str, ...]) -> StateDict:
     with zipfile.ZipFile(stream) as archive:
+        unpacked = sum(member.file_size for member in archive.infolist())
+        if unpacked > _LARGEST:
+            raise ValueError(f"it would unpack to {unpacked} bytes")
         if any(is_program(name) for name in archive.namelist()):
             return read_archive(archive, prefixes)
         if inner := _inner(archive):

@@ -248,7 +248,7 @@ def test_a_damaged_file_is_read_or_refused_in_one_line(tmp_path, name):
     content = (GOLDEN / name).read_bytes()
     rng = np.random.default_rng(0)
     path = tmp_path / name
-    for place in rng.integers(len(content), size=150):
+    for place in rng.integers(len(content), size=60):
         damaged = bytearray(content)
         damaged[place] ^= int(rng.integers(1, 256))
         path.write_bytes(damaged)
@@ -266,6 +266,17 @@ def test_compressed_storages_are_refused(tmp_path):
         archive.writestr("net/data/0", bytes(4 << 20))
     (tmp_path / "net.pth").write_bytes(content.getvalue())
     refused(tmp_path / "net.pth")
+
+
+@pytest.mark.parametrize("name", ["net.npz", "net.whl", "net.pth"])
+def test_archives_that_unpack_to_too_much_are_refused(tmp_path, name):
+    """A thousand bytes may claim to be a million; these claim three billion."""
+    members = {"net.npz": "x.npy", "net.whl": "net.pth", "net.pth": "net/data.pkl"}
+    path = tmp_path / name
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(members[name], bytes(1000))
+        archive.getinfo(members[name]).file_size = 3_000_000_000
+    assert "would unpack to 3000000000 bytes" in refused(path)
 
 
 def test_pickles_in_npz_are_refused(tmp_path):
