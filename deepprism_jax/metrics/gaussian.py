@@ -42,10 +42,10 @@ class Gaussian(NamedTuple):
         if count == 0:
             return cls.empty(size)
         mean = rows.mean(axis=0, dtype=np.float64)
-        scatter = np.zeros((size, size))
-        for block in in_blocks(count, size, BLOCK_VALUES):
-            deviations = rows[block] - mean
-            scatter += deviations.T @ deviations
+        first, *others = in_blocks(count, size, BLOCK_VALUES)
+        scatter = _products(rows[first] - mean)
+        for block in others:
+            scatter += _products(rows[block] - mean)
         return cls(count, mean, scatter)
 
     def merge(self, other: "Gaussian") -> "Gaussian":
@@ -87,6 +87,10 @@ class Gaussian(NamedTuple):
     def statistics(self) -> "Statistics":
         """What the Fréchet distance needs; errors are those of `covariance`."""
         return Statistics(self.mean, self.covariance, self.count)
+
+
+def _products(deviations: np.ndarray) -> np.ndarray:
+    return deviations.T @ deviations
 
 
 class Statistics(NamedTuple):

@@ -61,9 +61,9 @@ def precision_recall(
             f"{len(generated):,} generated ones: evaluate more images"
         )
     # Distances do not feel a shift, but a difference of squares in float32 does.
-    centre = real.mean(axis=0, dtype=np.float64)
-    real = (real - centre).astype(np.float32)
-    generated = (generated - centre).astype(np.float32)
+    centre = real.mean(axis=0, dtype=np.float64).astype(np.float32)
+    real = (real - centre).astype(np.float32, copy=False)
+    generated = (generated - centre).astype(np.float32, copy=False)
     real_radii = _squared_radii(real, neighbours)
     generated_radii = _squared_radii(generated, neighbours)
     good = np.zeros(len(generated), bool)
