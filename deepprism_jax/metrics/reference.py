@@ -44,7 +44,12 @@ def check_free(path: str | Path, *, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: the file is there, and not to be overwritten.
+        ValueError: the name does not end in .npz.
     """
+    if Path(path).suffix != ".npz":
+        raise ValueError(
+            f"reference {path} must be named .npz, as other tools ask for it"
+        )
     if Path(path).exists() and not overwrite:
         raise FileExistsError(
             f"reference {path} exists; choose another name, or delete it first"
@@ -63,8 +68,6 @@ def save_reference(
     """
     path = Path(path)
     check_free(path, overwrite=overwrite)
-    if path.suffix != ".npz":
-        raise ValueError(f"reference {path} must be named .npz, as other tools ask for")
     arrays: dict[str, np.ndarray] = {
         "mu": np.asarray(reference.statistics.mean, np.float64),
         "sigma": np.asarray(reference.statistics.covariance, np.float64),

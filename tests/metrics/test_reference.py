@@ -81,11 +81,12 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     for refused in (check_free, lambda p: save_reference(p, reference())):
         with pytest.raises(FileExistsError, match=r"stats.npz exists; choose another"):
             refused(path)
+        with pytest.raises(ValueError, match="must be named"):
+            refused(tmp_path / "stats.pt")
     assert path.read_text() == "precious"
     save_reference(path, reference(), overwrite=True)
     assert load_reference(path, **KIND).provenance == PROVENANCE
-    with pytest.raises(ValueError, match="must be named"):
-        save_reference(tmp_path / "stats.txt", reference())
+    assert [p.name for p in tmp_path.iterdir()] == ["stats.npz"]
 
 
 def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
