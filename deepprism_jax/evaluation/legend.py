@@ -30,13 +30,16 @@ def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
 
 def subject(facts: Mapping[str, Any]) -> Iterator[str]:
     """Say what was evaluated and by which version, where that is known."""
-    if "source" not in facts:
+    if "images" not in facts:
         return
     size = "x".join(map(str, facts["image_size"]))
-    line = (
-        f"{facts['images']:,} images of {size}, {data_set(facts)} split "
-        f"{facts['split']!r}"
-    )
+    line = f"{facts['images']:,} images of {size}"
+    if generated := facts.get("generated"):
+        line += f" from {generated}"
+        if count := facts.get("real_images"):
+            line += f" beside {count:,} real ones"
+    if facts.get("source"):
+        line += f", {data_set(facts)} split {facts['split']!r}"
     if model := facts.get("model"):
         step = facts.get("step")
         line += f"; {model}, "

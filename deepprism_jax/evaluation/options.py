@@ -14,9 +14,10 @@ from deepprism_jax.metrics.kid import SUBSET_SIZE
 class Options:
     """What to measure, on which images, by which metrics."""
 
-    subject: Annotated[Path | None, tyro.conf.Positional] = None
-    """Work directory of a training run, directory of an exported model, or folder of
-    generated images."""
+    subject: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="SUBJECT")
+    ] = None
+    """Work directory of a run, exported model, or folder of generated images."""
     compare: tuple[Path, ...] = ()
     """Instead: put runs that were evaluated side by side, with the paper's Table 4."""
     source: Literal["photos", "folder", "cifar10", "tfds"] | None = None
@@ -32,8 +33,7 @@ class Options:
     image_size: tuple[int, int] | None = None
     """Height and width; the model takes any that its factor divides."""
     limit: int = 0
-    """Evaluate this many images, evenly spaced over the split (of generated and real ones
-    alike); 0 takes all."""
+    """Evaluate this many images, evenly spaced over their split; 0 takes all."""
     batch_size: int = 0
     """Images a batch; 0 chooses 128 of 32x32 a device, fewer where they are larger."""
     metrics: tuple[str, ...] = ()
@@ -47,14 +47,12 @@ class Options:
     baseline_features: bool = False
     """Show their images to the feature networks too (IS, FID, KID, ...)."""
     reference: Path | None = None
-    """File of reference statistics to compare distributions with, instead of the images
-    that are evaluated on."""
+    """File of statistics to compare with, instead of the images evaluated on."""
     save_reference: Path | None = None
-    """Write the statistics and features of the images evaluated on to this file."""
+    """Write statistics and features of the images evaluated on to this file."""
     cache: bool = True
     """Keep features of the images evaluated on for the next evaluation."""
     extremes: int = 8
     """Worst and best images in the picture `extremes.png`."""
     output: Path | None = None
-    """Directory of the results: if left out SUBJECT, or SUBJECT-eval beside an export
-    or a folder of generated images."""
+    """Directory of results; left out, SUBJECT, or SUBJECT-eval if that is no run."""

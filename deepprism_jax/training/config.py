@@ -85,11 +85,9 @@ class LossConfig:
     perceptual_net: Literal["squeeze", "vgg", "alex"] = "squeeze"
     """Frozen feature network V of eq. (7)."""
     perceptual_weights: str = ""
-    """File of its weights in torchvision's layout (.safetensors, .npz or .pth); empty
-    takes those that `python -m deepprism_jax.weights get` has brought."""
+    """File of its weights in torchvision's layout; empty takes those in the store."""
     perceptual_heads: str = ""
-    """File of frozen LPIPS heads, or `lpips` for those that were brought so; empty
-    learns one weight w_l a layer, as eq. (7)."""
+    """File of LPIPS heads, or `lpips` for the store's; empty learns one w_l a layer."""
     kl_weight: float = 1e-6
     """lambda_2, weight of the KL term (eq. 8), summed over the latent."""
     commitment_weight: float = 0.25

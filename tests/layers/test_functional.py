@@ -78,7 +78,9 @@ def test_gradients_flow_to_every_value(block):
 
     gradients = gradient(values_of(block))
     assert set(gradients) == NAMES
-    assert all(np.abs(g).max() > 0 for g in gradients.values())
+    # GroupNorm takes out what is added to all channels alike.
+    dead = {name for name, g in gradients.items() if np.abs(g).max() < 1e-4}
+    assert dead == {"conv1.bias"}
 
 
 @pytest.mark.parametrize(

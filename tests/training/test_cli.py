@@ -6,6 +6,7 @@ from types import ModuleType
 
 import pytest
 
+from deepprism_jax.evaluation.options import Options
 from deepprism_jax.training import cli
 from deepprism_jax.training.config import Config, ModelConfig, TrainConfig
 from deepprism_jax.training.preflight import PreflightError
@@ -133,7 +134,7 @@ def test_help_of_a_config_explains_every_field_with_its_default(capsys):
 
 def test_help_of_a_field_is_one_line():
     """The line breaks of a longer docstring would stay in it."""
-    kinds = [cli.Run, *(field.type for field in dataclasses.fields(Config))]
+    kinds = [cli.Run, Options, *(field.type for field in dataclasses.fields(Config))]
     for kind in kinds:
         assert re.findall(r'^    """.*[^"\n]$', inspect.getsource(kind), re.M) == []
 

@@ -12,8 +12,10 @@ SHAPE = (16, 12, 3)
 
 
 def images(count, shape=SHAPE):
+    """Noise of different contrasts, so that figures differ from image to image."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (count, *shape)).astype(np.uint8)
+    most = rng.integers(10, 256, (count, 1, 1, 1))
+    return (rng.integers(0, 256, (count, *shape)) * most // 256).astype(np.uint8)
 
 
 def batched(all_images, size):
