@@ -22,3 +22,16 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def quick_compilation(request):
+    """Compile without most optimizations: it takes half the time.
+
+    Not where the compiled program itself is the subject, and not in slow tests, whose
+    programs run long enough to pay for them.
+    """
+    parts = request.path.relative_to(request.config.rootpath).parts
+    thorough = "ops" in parts or "benchmarks" in parts
+    quick = not thorough and request.node.get_closest_marker("slow") is None
+    jax.config.update("jax_disable_most_optimizations", quick)
