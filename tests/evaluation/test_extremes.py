@@ -36,8 +36,10 @@ def test_ties_go_by_index_and_nan_is_worst():
     assert found(kept.best) == [0, 2, 3]
     last = Extremes("psnr", 5).add(*batch(values))
     assert found(last.best) == [0, 2, 3, 1, 4]
+    infinite = Extremes("lpips_vgg", 3).add(*batch([np.nan, np.inf, 1.0]))
+    assert (found(infinite.worst), found(infinite.best)) == ([0, 1, 2], [2, 1, 0])
     infinite = Extremes("lpips_vgg", 3).add(*batch([np.inf, np.nan, 1.0]))
-    assert found(infinite.worst) == [1, 0, 2]
+    assert (found(infinite.worst), found(infinite.best)) == ([1, 0, 2], [2, 0, 1])
 
 
 @pytest.mark.parametrize("metric", ["psnr", "lpips_squeeze"])

@@ -225,6 +225,7 @@ def test_baselines_with_other_figures_are_told_apart(write):
     table = load([one, write("b", baselines=(more, other)), write("c")])
     assert names(table)[5:] == ["bicubic 4x", "PCA-9 (a)", "PCA-9 (b)"]
     assert "fid" in table.rows[5].scores
+    assert "fid" not in {name for _, name in table.best}  # one figure alone
 
 
 def test_runs_are_named_by_as_little_of_their_paths_as_is_needed(write):
@@ -253,14 +254,15 @@ def test_runs_that_cannot_be_compared_are_refused_in_a_line_each(write, tmp_path
     (tmp_path / "my run").mkdir()
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "metrics.json").write_text('{"provenance": {}, "methods": []}')
-    runs = ["nowhere", tmp_path / "my run", tmp_path / "old", run, run / "metrics.json"]
+    again = tmp_path / "old" / ".." / "a" / "metrics.json"
+    runs = ["nowhere", tmp_path / "my run", tmp_path / "old", run, again]
     nowhere, unevaluated, old, twice = refused(*runs)
     assert nowhere == "nowhere is not there; give the work directory of a run"
     assert unevaluated.endswith(
         f"it has no metrics.json; first run python eval.py '{tmp_path}/my run'"
     )
     assert re.search("has format 1, not 2; evaluate the run again", old)
-    assert twice == f"{run / 'metrics.json'} is named twice; name every run once"
+    assert twice == f"{again} is named twice; name every run once"
 
 
 def test_no_run_is_refused():
