@@ -1,6 +1,5 @@
 """Inception-v3 of FID against torch-fidelity's: golden/make_inception.py."""
 
-import inspect
 from pathlib import Path
 
 import inception_weights
@@ -74,11 +73,10 @@ def test_a_gray_image_counts_as_three_equal_channels():
     np.testing.assert_array_equal(prepare(gray), prepare(three))
 
 
+@pytest.mark.usefixtures("without_type_checks")
 def test_other_images_are_refused():
-    # What a caller meets: in tests the check of types comes first.
-    unchecked = inspect.unwrap(prepare)
     with pytest.raises(TypeError, match=r"images are float32, not uint8: .*to_uint8"):
-        unchecked(np.zeros((1, 32, 32, 3), np.float32))
+        prepare(np.zeros((1, 32, 32, 3), np.float32))
     with pytest.raises(ValueError, match="gray or RGB images, got 4 channels"):
         prepare(np.zeros((1, 32, 32, 4), np.uint8))
 
