@@ -5,6 +5,7 @@ of its float32 means and kernels.
 """
 
 import json
+import re
 from pathlib import Path
 
 import generated_features
@@ -85,3 +86,10 @@ def test_equals_torch_fidelity(name):
         assert value == pytest.approx(expected, rel=1e-7), metric
         as_run = FIGURES[name]["float32"][metric]
         assert value == pytest.approx(as_run, rel=5e-6), metric
+
+
+def test_the_example_of_the_documentation_runs(capsys):
+    page = Path(__file__).parents[2] / "docs" / "metrics.md"
+    (code,) = re.findall(r"^```python\n(.*?)^```", page.read_text(), re.M | re.S)
+    exec(code, {})
+    assert "over='subsets', images=400" in capsys.readouterr().out
