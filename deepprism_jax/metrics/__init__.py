@@ -1,19 +1,34 @@
 """Metrics of images: a state of sums each, and the baselines they are read against.
 
-The functions `psnr.psnr` and `ssim.ssim` give the figure of every image.
+The functions `psnr.psnr`, `ssim.ssim` and `ms_ssim.ms_ssim` give the figure of every
+image. FID, KID, inception score, precision and recall compare sets of features.
 """
 
 from deepprism_jax.metrics.baselines import PCA, bicubic_down_up, fit_pca
+from deepprism_jax.metrics.feature_rows import FeatureRows
+from deepprism_jax.metrics.fid import FID
+from deepprism_jax.metrics.gaussian import Gaussian
+from deepprism_jax.metrics.inception_score import InceptionScore
+from deepprism_jax.metrics.kid import KID
+from deepprism_jax.metrics.ms_ssim import MSSSIM
+from deepprism_jax.metrics.precision_recall import PrecisionRecall
 from deepprism_jax.metrics.psnr import PSNR
 from deepprism_jax.metrics.ssim import SSIM
 from deepprism_jax.metrics.state import Metric, Moments, Score
 
 __all__ = [
+    "FID",
+    "KID",
+    "MSSSIM",
     "PCA",
     "PSNR",
     "SSIM",
+    "FeatureRows",
+    "Gaussian",
+    "InceptionScore",
     "Metric",
     "Moments",
+    "PrecisionRecall",
     "Score",
     "bicubic_down_up",
     "fit_pca",

@@ -146,6 +146,10 @@ def _statistics(
         raise _damaged(path, f"mu {mean.shape} and sigma {covariance.shape} disagree")
     if not (_is_finite(mean) and _is_finite(covariance)):
         raise _damaged(path, "mu or sigma is not made of finite numbers")
+    scale = np.abs(covariance).max(initial=0.0)
+    asymmetry = np.abs(covariance - covariance.T).max(initial=0.0)
+    if asymmetry > 1e-3 * scale or np.diag(covariance).min(initial=0.0) < -1e-3 * scale:
+        raise _damaged(path, "sigma is no covariance: not symmetric, or negative")
     return Statistics(
         mean.astype(np.float64),
         covariance.astype(np.float64),

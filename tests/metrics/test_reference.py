@@ -117,6 +117,8 @@ EYE = {"mu": np.zeros(3), "sigma": np.eye(3)}
         ),
         ({**EYE, "mu": np.full(3, np.nan)}, "finite"),
         ({**EYE, "sigma": np.eye(3, dtype=int)}, "finite"),
+        ({**EYE, "sigma": -np.eye(3)}, "no covariance"),
+        ({**EYE, "sigma": np.tri(3)}, "no covariance"),
         ({**EYE, "features": np.zeros((9, 4), np.float32)}, "do not go with its mu"),
         ({**EYE, "logits": np.zeros(9, np.float32)}, r"logits \(9,\) are not rows"),
         ({**EYE, "provenance": np.array('{"data": "x"}')}, "provenance is not und"),
