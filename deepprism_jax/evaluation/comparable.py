@@ -15,6 +15,8 @@ Named = Mapping[str, Report]
 def _images(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tells the images of two evaluations apart, by words for it."""
     return {
+        "kind": "generated images" if facts.get("generated") else "reconstructions",
+        "real images": facts.get("real_images"),
         "data": data_set(facts),
         "split": facts.get("split"),
         "images": facts.get("images"),
@@ -30,6 +32,8 @@ def is_papers(facts: Mapping[str, Any]) -> bool:
     names = subject.pop("data").split()
     del subject["resize"]  # of no effect on images of this size
     return "cifar10" in [re.split("[:/]", name)[0] for name in names] and subject == {
+        "kind": "reconstructions",
+        "real images": None,
         "split": "test",
         "images": 10_000,
         "size": "32x32",

@@ -30,21 +30,21 @@ def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
 
 def subject(facts: Mapping[str, Any]) -> Iterator[str]:
     """Say what was evaluated and by which version, where that is known."""
-    if "images" not in facts:
+    if "images" not in facts or "image_size" not in facts:
         return
     size = "x".join(map(str, facts["image_size"]))
-    line = f"{facts['images']:,} images of {size}"
+    data = f"{data_set(facts)} split {facts.get('split')!r}"
     if generated := facts.get("generated"):
-        line += f" from {generated}"
-        if count := facts.get("real_images"):
-            line += f" beside {count:,} real ones"
-    if facts.get("source"):
-        line += f", {data_set(facts)} split {facts['split']!r}"
+        line = f"{facts['images']:,} generated images of {size} in {generated}"
+        if real := facts.get("real_images"):
+            line += f", beside {real:,} of {data}"
+    else:
+        line = f"{facts['images']:,} images of {size}, {data}"
     if model := facts.get("model"):
         step = facts.get("step")
         line += f"; {model}, "
         line += "an export" if step is None else f"checkpoint {step:,}"
-    yield f"{line}; deepprism_jax {facts['deepprism_jax']}"
+    yield f"{line}; deepprism_jax {facts.get('deepprism_jax')}"
 
 
 def data_set(facts: Mapping[str, Any]) -> str:

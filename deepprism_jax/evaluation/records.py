@@ -25,7 +25,7 @@ FIELDS = (
 """Header of `metrics.csv`."""
 
 
-SUBJECT = ("source", "split", "images", "image_size", "deepprism_jax")
+SUBJECT = ("images", "image_size")
 """Facts without which figures cannot stand beside others."""
 
 

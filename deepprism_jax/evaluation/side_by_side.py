@@ -180,7 +180,7 @@ def _baselines(reports: Named, *, merge: bool) -> list[Row]:
             else:
                 alike.append((run, row))
     return [
-        row if len(alike) == 1 else replace(row, method=f"{method} ({run})")
+        row if merge and len(alike) == 1 else replace(row, method=f"{method} ({run})")
         for method, alike in rows.items()
         for run, row in alike
     ]

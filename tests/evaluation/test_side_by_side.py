@@ -104,16 +104,27 @@ def test_the_images_themselves_are_no_method(write):
     assert "the images" not in {method for method, _ in best(table)}
 
 
-def test_generated_images_have_no_model_and_no_parameters(write):
+def test_generated_images_are_no_reconstructions_and_have_no_parameters(write):
     run = write("a")
-    facts = {key: value for key, value in FACTS.items() if key not in ("model", "step")}
-    row = Row("generated", {"is": Score(5.0, 0.1, 10, "splits", 10_000)}, None, None)
+    known = ("source", "split", "image_size", "deepprism_jax")
+    facts = {key: FACTS[key] for key in known}
+    facts |= {"images": 5_000, "generated": "samples", "real_images": 10_000}
+    row = Row("generated", {"is": Score(5.0, 0.1, 10, "splits", 5_000)}, 0, None)
     write_json(run / "metrics.json", [row], facts)
     table = load([run])
     assert ("paper: DeepPrism, C = 256", "parameters") in best(table)
-    assert "a: 10,000 images of 32x32, cifar10 split 'test'; deepprism_jax 0.1" in (
-        table.lines
+    assert table.lines[-1] == (
+        "a: 5,000 generated images of 32x32 in samples, beside 10,000 of cifar10 split "
+        "'test'; deepprism_jax 0.1"
     )
+    table = load([run, write("b")])
+    kinds = "no figures compare: runs differ in kind (a: generated images; b: recons"
+    assert table.lines[0].startswith(kinds)
+    # Beside a file of statistics alone there are no real images.
+    facts |= {"source": None, "split": None, "real_images": None, "reference": "R"}
+    write_json(run / "metrics.json", [row], facts)
+    line = "a: 5,000 generated images of 32x32 in samples; deepprism_jax 0.1"
+    assert line in load([run]).lines
 
 
 def test_one_run_stands_beside_the_paper_and_its_baselines(write):
@@ -135,6 +146,8 @@ def test_one_run_stands_beside_the_paper_and_its_baselines(write):
 def test_different_images_compare_in_nothing(facts, words, write):
     table = load([write("a"), write("b", facts=facts)])
     assert table.lines[0] == f"no figures compare: runs differ in {words}"
+    alone = load([write("c"), write("d", facts=facts, baselines=())])
+    assert names(alone)[-1] == "bicubic 4x (c)"
     # Parameters do not depend on images.
     assert {name for _, name in table.best} == {"parameters"}
     assert names(table)[-2:] == ["bicubic 4x (a)", "bicubic 4x (b)"]
