@@ -22,7 +22,7 @@ from deepprism_jax.training.sharding import replicated, spread
 Extract = Callable[[Any], ImageFeatures]
 """8-bit images [b, h, w, c] to their features, on every process the whole batch's."""
 
-AT_ONCE = {"cpu": 16}
+AT_ONCE = {"cpu": 4}
 """Images that a device's network sees at once, 128 elsewhere: at 299x299 their maps
 take memory, and more of them are no faster."""
 

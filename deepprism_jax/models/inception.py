@@ -10,6 +10,8 @@ Like the networks of `feature_networks`, it is a pure function of a plain pytree
 Batch normalisation is part of the kernels: `weights.inception` folds it in.
 """
 
+import functools
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -359,22 +361,36 @@ def _linear(kernel: Array, x: Array, conv: Conv) -> Array:
 
 
 def _maximum(x: Array, strides: int, *, same: bool) -> Array:
-    return jax.lax.reduce_window(
-        x,
-        -jnp.inf,
-        jax.lax.max,
-        (1, 3, 3, 1),
-        (1, strides, strides, 1),
-        "SAME" if same else "VALID",
-    )
+    if same:
+        x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-jnp.inf)
+        x = jax.lax.optimization_barrier(x)
+    return functools.reduce(jnp.maximum, _windows(x, strides))
 
 
 def _mean(x: Array) -> Array:
     """Mean over the 3x3 places around each that lie inside."""
     _, height, width, _ = x.shape
-    rows = jax.lax.reduce_window(
-        x, 0.0, jax.lax.add, (1, 3, 3, 1), (1, 1, 1, 1), "SAME"
-    )
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    # Fused, padding would be decided anew at each of the nine places.
+    total = functools.reduce(jnp.add, _windows(jax.lax.optimization_barrier(padded), 1))
     inside = [np.convolve(np.ones(n), np.ones(3), "same") for n in (height, width)]
     counts = np.outer(*inside).astype(np.float32)
-    return rows / counts[None, :, :, None]
+    return total / counts[None, :, :, None]
+
+
+def _windows(x: Array, strides: int) -> list[Array]:
+    """Return the nine places of every 3x3 window.
+
+    Shifted slices are several times as fast as XLA's `reduce_window` on CPUs.
+    """
+    batch, height, width, channels = x.shape
+    down, across = ((n - 3) // strides * strides + 1 for n in (height, width))
+    return [
+        jax.lax.slice(
+            x,
+            (0, i, j, 0),
+            (batch, i + down, j + across, channels),
+            (1, strides, strides, 1),
+        )
+        for i, j in itertools.product(range(3), repeat=2)
+    ]
