@@ -103,10 +103,8 @@ class FeatureCache:
         pool, logits = (
             np.concatenate([block[part] for block in self._blocks]) for part in (0, 1)
         )
-        offsets = np.cumsum([0, *(len(block.pool) for block in self._blocks)])
-        order = [offsets[block] + row for block, row in self._places.values()]
-        keys = np.empty((len(pool), DIGEST), np.uint8)
-        keys[order] = [np.frombuffer(key, np.uint8) for key in self._places]
+        # Places are in the order of the blocks and of the rows in them.
+        keys = np.frombuffer(b"".join(self._places), np.uint8).reshape(-1, DIGEST)
         try:
             write_arrays(self.path, {"digests": keys, "pool": pool, "logits": logits})
         except OSError as error:
