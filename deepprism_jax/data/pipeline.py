@@ -153,9 +153,10 @@ def eval_batches(
 ) -> "EvalBatches":
     """Return the whole source once, in order and cut at the centre, as masked batches.
 
-    A batch is `{"image": uint8 [b, height, width, channels], "mask": bool [b]}`. The
-    last one is filled up with black images whose mask is False; so is a file that
-    turns out to be unreadable. `batch_size` counts all processes, and this one gets its
+    A batch is `{"image": uint8 [b, height, width, channels], "mask": bool [b], "index":
+    int64 [b]}`, where an image's index is its place in the source. The last batch is
+    filled up with black images whose mask is False; so is a file that turns out to be
+    unreadable. `batch_size` counts all processes, and this one gets its
     `b = batch_size / process_count` rows of every batch, so that all processes see
     the same number of batches.
 
@@ -185,16 +186,16 @@ def eval_batches(
     def assemble(step: int) -> dict[str, np.ndarray]:
         first = (step * process_count + process_index) * rows
         out = np.zeros((rows, *image_size, channels), np.uint8)
-        mask = np.zeros(rows, bool)
+        mask, places = np.zeros(rows, bool), np.zeros(rows, np.int64)
 
         def fill(row: int, index: int) -> None:
             image = reader.read(index)
             if image is not None:
                 cut(image, out[row])
-                mask[row] = True
+                mask[row], places[row] = True, index
 
         reader.for_each(fill, chosen[first : first + rows].tolist())
-        return {"image": out, "mask": mask}
+        return {"image": out, "mask": mask, "index": places}
 
     steps = grain.MapDataset.range(-(-count // batch_size))
     return EvalBatches(steps.map(assemble), count)

@@ -1,5 +1,6 @@
 """Features of whole sets of images by one network, and what is made of two of them."""
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deepprism_jax.evaluation.networks import Distribution
+from deepprism_jax.image_features import ImageFeatures
 from deepprism_jax.metrics.feature_rows import FeatureRows, in_blocks
 from deepprism_jax.metrics.fid import FID
 from deepprism_jax.metrics.gaussian import Gaussian, Statistics
@@ -16,7 +18,6 @@ from deepprism_jax.metrics.inception_score import SPLITS, InceptionScore
 from deepprism_jax.metrics.kid import KID, SUBSET_SIZE
 from deepprism_jax.metrics.precision_recall import PrecisionRecall
 from deepprism_jax.metrics.state import Score
-from deepprism_jax.models.image_features import ImageFeatures
 from deepprism_jax.training.sharding import replicated, spread
 
 Extract = Callable[[Any], ImageFeatures]
@@ -49,7 +50,6 @@ def make_extract(distribution: Distribution, mesh: Mesh) -> Extract:
 class FeatureSet:
     """Features of one set of images, batch by batch."""
 
-    gaussian: Gaussian | None = None
     pool: FeatureRows = field(default_factory=FeatureRows)
     logits: FeatureRows = field(default_factory=FeatureRows)
 
@@ -59,8 +59,6 @@ class FeatureSet:
         """Take in one batch; rows where `mask` is False do not count."""
         if not mask.any():
             return
-        part = Gaussian.from_batch(features.pool, mask)
-        self.gaussian = part if self.gaussian is None else self.gaussian.merge(part)
         self.pool = self.pool.merge(
             FeatureRows.from_batch(features.pool, indices, mask)
         )
@@ -72,6 +70,14 @@ class FeatureSet:
     def count(self) -> int:
         """Number of images."""
         return self.pool.count
+
+    @functools.cached_property
+    def gaussian(self) -> Gaussian:
+        """Mean and covariance of the features, once the last batch is in.
+
+        At once, for a matrix of covariances is larger than a batch of features.
+        """
+        return Gaussian.from_batch(self.pool.array())
 
     def compact(self) -> None:
         """Put all rows into one block, in order, once the last batch is in."""
@@ -124,7 +130,6 @@ def compare_sets(
     """
     scores: dict[str, Score] = {}
     notes: list[str] = []
-    assert found.gaussian is not None
     if "score" in metrics:
         scores[metrics["score"]], said = score_of(found.logits, settings.splits)
         notes += said

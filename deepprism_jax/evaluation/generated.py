@@ -14,6 +14,7 @@ from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import open_samples
 from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side
+from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
@@ -85,9 +86,9 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
             of_real.run({}, progress(real_batches, "real images", len(real_batches)))
         seen.run({}, progress(samples, "generated images", len(samples)))
         scores, notes = real.compare(of_real.real, seen.real)
-        rows = [Row("generated", scores, 0, None)]
+        rows = [Row("generated", scores, None, None)]
         if own := real.scores_of_images(of_real.real):
-            rows.append(Row("the images", own, 0, None))
+            rows.append(Row(IMAGES, own, None, None))
         saved = real.write(of_real.real) if real_batches is not None else []
     facts = {
         "generated": str(path),

@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from deepprism_jax.image_features import ImageFeatureNetwork
 from deepprism_jax.losses.perceptual import PerceptualDistance
 from deepprism_jax.metrics.ms_ssim import MIN_SIDE
 from deepprism_jax.metrics.ssim import WINDOW
 from deepprism_jax.models.efficientnet import EFFICIENTNET_LITE0
 from deepprism_jax.models.feature_networks import feature_network
-from deepprism_jax.models.image_features import ImageFeatureNetwork
 from deepprism_jax.models.inception import INCEPTION
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.weights import store

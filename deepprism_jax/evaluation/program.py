@@ -14,6 +14,7 @@ from rich.progress import track
 
 from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend, side_by_side
+from deepprism_jax.evaluation.atomic import write_text
 from deepprism_jax.evaluation.extremes import Extremes, ranking_metric
 from deepprism_jax.evaluation.generated import Progress, evaluate_folder
 from deepprism_jax.evaluation.networks import make_suite
@@ -23,6 +24,7 @@ from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import is_folder_of_images
 from deepprism_jax.evaluation.scoring import Batch, Contestant, warnings
 from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side
+from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.grids import save_grid
@@ -43,11 +45,16 @@ def main(options: Options) -> None:
         PreflightError: it is refused, before any work.
         FailedError: it had begun and came to nothing.
     """
+    console = Console()
     if options.compare and options.subject:
         raise PreflightError("--compare takes all runs: put SUBJECT behind it")
     if options.compare:
-        with refusing():
-            side_by_side.load(options.compare).show(Console())
+        found = side_by_side.load(options.compare)
+        found.show(console)
+        if options.output:
+            with failing():
+                write_text(options.output / "compare.md", found.markdown())
+            console.print(f"wrote compare.md to {options.output}", soft_wrap=True)
         return
     if options.subject is None:
         raise PreflightError(
@@ -57,7 +64,6 @@ def main(options: Options) -> None:
     if jax.process_count() > 1:
         raise PreflightError("eval.py runs in one process; start it on one machine")
     keep_memory()
-    console = Console()
     progress = partial(track, transient=True, console=Console(stderr=True))
     if is_folder_of_images(options.subject):
         evaluate_folder(options, console, progress)
@@ -118,7 +124,7 @@ def evaluate_model(
             notes += warnings(name, contestant, passed) + said
         if own := real.scores_of_images(passed.real):
             numbers = math.prod((*data.image_size, data.channels))
-            rows.append(Row("the images", own, 0, numbers))
+            rows.append(Row(IMAGES, own, None, numbers))
         saved = real.write(passed.real)
 
     facts = comparison.provenance(trained, data, passed.count)

@@ -182,7 +182,6 @@ class RealSide:
             return []
         (distribution,) = self._suite.distributions
         found = real[distribution.key]
-        assert found.gaussian is not None
         source = self._images.source(distribution)
         provenance = Provenance(
             **vars(source), images=found.count, version=deepprism_jax.__version__
@@ -202,7 +201,6 @@ class RealSide:
         reference = self._references.get(distribution.key)
         if reference is None:
             found = real[distribution.key]
-            assert found.gaussian is not None
             return Reals(found.gaussian, found.pool)
         rows = reference.features
         return Reals(

@@ -16,9 +16,9 @@ import numpy as np
 from deepprism_jax.evaluation.feature_sets import Extract, FeatureSet
 from deepprism_jax.evaluation.pairs import Measure
 from deepprism_jax.evaluation.reconstruction import Reconstruct
+from deepprism_jax.image_features import ImageFeatures
 from deepprism_jax.metrics.feature_cache import FeatureCache
 from deepprism_jax.metrics.state import Moments, Score
-from deepprism_jax.models.image_features import ImageFeatures
 
 NAMED = 5
 """Images with NaN that a message names; of the others it gives the number."""
@@ -92,7 +92,7 @@ class Pass:
 
         Args:
             contestants: by name; they gather what they reach.
-            batches: `{"image": uint8 [b, h, w, c], "mask": bool [b]}`.
+            batches: of `data.eval_batches`.
             watch: see `Watch`.
 
         Raises:
@@ -101,7 +101,7 @@ class Pass:
         """
         for batch in batches:
             images, mask = np.asarray(batch["image"]), np.asarray(batch["mask"])
-            indices = self.count + np.cumsum(mask) - 1
+            indices = np.asarray(batch["index"])
             self.count += int(mask.sum())
             if mask.any():
                 self.darkest = min(self.darkest, int(images[mask].min()))

@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
+from deepprism_jax.image_features import ImageFeatures
 from deepprism_jax.metrics.array_file import DamagedError, read_arrays, write_arrays
 from deepprism_jax.metrics.feature_rows import valid_rows
 from deepprism_jax.metrics.feature_source import FeatureSource
-from deepprism_jax.models.image_features import ImageFeatures
 
 DIGEST = 16
 """Bytes; two of 10^9 images have the same digest once in 10^20 times."""

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from deepprism_jax.models.image_features import ImageFeatures
+from deepprism_jax.image_features import ImageFeatures
 
 SIZE = 224
 CLASSES = 1000

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, UInt8
 
-from deepprism_jax.models.image_features import ImageFeatures
+from deepprism_jax.image_features import ImageFeatures
 
 SIZE = 299
 CLASSES = 1008

@@ -199,6 +199,7 @@ def test_evaluation_masks_unreadable_images():
     (batch,) = eval_batches(Broken(), batch_size=6, **LAYOUT)
     np.testing.assert_array_equal(batch["mask"], [1, 0, 0, 1, 1, 0])
     np.testing.assert_array_equal(which(batch["image"])[batch["mask"]], [0, 3, 4])
+    np.testing.assert_array_equal(batch["index"][batch["mask"]], [0, 3, 4])
 
 
 def test_source_without_a_readable_image_fails_before_training():
@@ -250,7 +251,7 @@ def test_evaluation_is_shared_out(images, rows, count, limit):
         )
         for i in range(count)
     ]
-    for key in ("image", "mask"):
+    for key in ("image", "mask", "index"):
         np.testing.assert_array_equal(
             np.stack([batch[key] for batch in whole]),
             np.stack(
@@ -261,6 +262,9 @@ def test_evaluation_is_shared_out(images, rows, count, limit):
             ),
         )
     assert sum(batch["mask"].sum() for batch in whole) == min(limit or images, images)
+    for batch in whole:
+        mask = batch["mask"]
+        np.testing.assert_array_equal(which(batch["image"][mask]), batch["index"][mask])
 
 
 def test_limit_is_evenly_spaced():

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from deepprism_jax.evaluation.networks import INCEPTION_METRICS, Distribution
-from deepprism_jax.models.image_features import ImageFeatures
+from deepprism_jax.image_features import ImageFeatures
 
 FEATURES, CLASSES = 12, 6
 

@@ -13,6 +13,7 @@ from flax import nnx
 from PIL import Image
 from rich.console import Console
 
+from deepprism_jax.data import make_source
 from deepprism_jax.evaluation import networks, program
 from deepprism_jax.evaluation.generated import evaluate_folder
 from deepprism_jax.evaluation.options import Options
@@ -23,6 +24,7 @@ from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sharding import make_mesh
 
 CONSOLE = Console(quiet=True)
+TEST = make_source("photos", split="test", image_size=(16, 16))
 FEW = Options(limit=22, kid_subset=8, splits=2, baselines=False, extremes=3)
 
 
@@ -98,7 +100,8 @@ def test_a_run_of_all_metrics_writes_every_file(tmp_path):
     }
     with (tmp_path / "run" / "per_image.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [int(row["index"]) for row in rows] == list(range(22))
+    places = [int(row["index"]) for row in rows]
+    assert places == [i * len(TEST) // 22 for i in range(22)]
     values = [float(row["psnr"]) for row in rows]
     assert np.mean(values) == pytest.approx(model["psnr"]["value"], rel=1e-5)
 
@@ -125,7 +128,9 @@ def test_a_model_of_nans_fails_in_a_line_and_leaves_old_figures(tmp_path):
 def test_runs_are_put_side_by_side(tmp_path, capsys):
     run(tmp_path / "a")
     run(tmp_path / "b", scale=0.9)
-    program.main(Options(compare=(tmp_path / "a", tmp_path / "b")))
+    both = Options(compare=(tmp_path / "a", tmp_path / "b"), output=tmp_path)
+    program.main(both)
+    assert (tmp_path / "compare.md").read_text().startswith("| method | PSNR")
     printed = capsys.readouterr().out
     assert "paper: DeepPrism" in printed
     assert " a " in printed

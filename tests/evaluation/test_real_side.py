@@ -7,7 +7,7 @@ import pytest
 from deepprism_jax.evaluation.feature_sets import FeatureSet, Settings
 from deepprism_jax.evaluation.networks import LITE0_METRICS, Suite
 from deepprism_jax.evaluation.real_side import Images, RealSide
-from deepprism_jax.models.image_features import ImageFeatures
+from deepprism_jax.image_features import ImageFeatures
 
 COUNT = 60
 SETTINGS = Settings(kid_subset=20, splits=4)

@@ -29,7 +29,8 @@ def batches(data, size):
         part = data[start : start + size]
         padded = np.full((size, *SHAPE), 7, np.uint8)
         padded[: len(part)] = part
-        yield {"image": padded, "mask": np.arange(size) < len(part)}
+        rows = np.arange(size)
+        yield {"image": padded, "mask": rows < len(part), "index": start + rows}
 
 
 def darker(batch):

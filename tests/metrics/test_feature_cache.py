@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from generated_features import uniform
 
+from deepprism_jax.image_features import ImageFeatures
 from deepprism_jax.metrics.feature_cache import FeatureCache, cache_path
 from deepprism_jax.metrics.feature_source import FeatureSource
-from deepprism_jax.models.image_features import ImageFeatures
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 4, 6, 3)).astype(np.uint8)
 FEATURES = ImageFeatures(uniform(0, (12, 5)), uniform(1, (12, 3)))

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from deepprism_jax.image_features import ImageFeatureNetwork
 from deepprism_jax.models.efficientnet import (
     EFFICIENTNET_LITE0,
     _conv,
     _shifted,
     prepare,
 )
-from deepprism_jax.models.image_features import ImageFeatureNetwork
 from deepprism_jax.weights.efficientnet import place, torch_shapes
 
 with np.load(Path(__file__).parent / "golden" / "efficientnet.npz") as file:

@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from deepprism_jax.models.image_features import ImageFeatureNetwork
+from deepprism_jax.image_features import ImageFeatureNetwork
 from deepprism_jax.models.inception import INCEPTION, prepare
 from deepprism_jax.weights.inception import place, torch_shapes
 
