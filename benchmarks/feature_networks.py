@@ -26,10 +26,10 @@ from plotting import draw_bars
 from report import Report, table
 from timing import Timing, interleave
 
+from deepprism_jax.image_features import ImageFeatureNetwork
 from deepprism_jax.metrics.lpips import lpips
 from deepprism_jax.models.efficientnet import EFFICIENTNET_LITE0
 from deepprism_jax.models.feature_networks import SQUEEZENET
-from deepprism_jax.models.image_features import ImageFeatureNetwork
 from deepprism_jax.models.inception import INCEPTION
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.weights import efficientnet, inception, torchvision
