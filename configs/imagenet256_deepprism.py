@@ -1,7 +1,8 @@
 """ImageNet at 256 px, DeepPrism, KL, perceptual and adversarial: the paper's setting.
 
     python -m deepprism_jax.weights get squeezenet1_1 lpips_squeeze
-    python train.py imagenet256_deepprism --data.path TFDS_DIR --loss.perceptual-heads lpips
+    python train.py imagenet256_deepprism --data.path TFDS_DIR \
+        --loss.perceptual-heads lpips
 
 Hyper-parameters of section 4.1: width 256, learning rate 2e-5 (not scaled by the
 batch: the paper does not say), perceptual weight 1, KL weight 1e-6, adversarial weight

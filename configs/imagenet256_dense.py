@@ -1,7 +1,8 @@
 """ImageNet at 256 px, dense: the baseline of `imagenet256_deepprism`.
 
     python -m deepprism_jax.weights get squeezenet1_1 lpips_squeeze
-    python train.py imagenet256_dense --data.path TFDS_DIR --loss.perceptual-heads lpips
+    python train.py imagenet256_dense --data.path TFDS_DIR \
+        --loss.perceptual-heads lpips
 
 Learning rate 4.5e-6, the paper's for standard convolutions (section 4.1).
 

@@ -88,7 +88,8 @@ class RealSide:
         self._images, self._settings, self._save = images, settings, save
         self._references = _load(reference, suite) if reference else {}
         for distribution in suite.distributions:
-            _fit(suite, distribution, images.count, settings, asked)
+            of_file = self._references.get(distribution.key)
+            _fit(suite, distribution, images.count, of_file, settings, asked)
         suite.distributions = [d for d in suite.distributions if d.metrics]
         self._suite = suite
         if save:
@@ -252,25 +253,28 @@ def _fit(
     suite: Suite,
     distribution: Distribution,
     count: int,
+    reference: Reference | None,
     settings: Settings,
     asked: tuple[str, ...],
 ) -> None:
     """Take metrics away that need more images than there are, or refuse them."""
+    both = count
+    if reference is not None and reference.features is not None:
+        both = min(count, len(reference.features))
+    smaller = "choose smaller subsets with --kid-subset"
     least = {
-        "score": (settings.splits, "choose fewer splits with --splits"),
-        "kernel": (
-            settings.kid_subset,
-            "choose smaller subsets with --kid-subset",
-        ),
-        "precision": (NEIGHBOURS + 1, "take more"),
-        "recall": (NEIGHBOURS + 1, "take more"),
+        "score": (settings.splits, count, "choose fewer splits with --splits"),
+        "kernel": (settings.kid_subset, both, smaller),
+        "precision": (NEIGHBOURS + 1, both, ""),
+        "recall": (NEIGHBOURS + 1, both, ""),
     }
-    for role, (images, remedy) in least.items():
+    for role, (images, there, remedy) in least.items():
         name = distribution.metrics.get(role)
-        if name is None or count >= images:
+        if name is None or there >= images:
             continue
-        line = f"{name}: needs at least {images:,} images, and there are {count:,}"
+        line = f"{name}: needs at least {images:,} images, and there are {there:,}"
         if name in asked:
-            raise ValueError(f"{line}; evaluate more images, or {remedy}")
+            more = f", or {remedy}" if remedy else ""
+            raise ValueError(f"{line}; evaluate more images{more}")
         del distribution.metrics[role]
         suite.skipped.append(line)

@@ -78,6 +78,15 @@ def test_a_reference_gives_what_its_images_give(tmp_path):
     assert reader.facts()["reference"].startswith("60 images of cifar10, split 'test'")
 
 
+def test_a_reference_of_few_images_is_noticed_before_any_work(tmp_path):
+    file = tmp_path / "reference.npz"
+    few = Images("cifar10", "test", (32, 32), 19)
+    RealSide(suite(), few, SETTINGS, save=file).write(features(0, 19))
+    chosen = suite()
+    RealSide(chosen, IMAGES, SETTINGS, reference=file)
+    assert chosen.skipped == ["kid: needs at least 20 images, and there are 19"]
+
+
 def test_a_reference_of_statistics_alone_serves_the_frechet_distance(tmp_path):
     gaussian = features(0)["inception"].gaussian
     file = tmp_path / "other.npz"
