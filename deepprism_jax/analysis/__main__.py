@@ -1,4 +1,8 @@
-"""`python -m deepprism_jax.analysis NAME` prints one analysis; `--help` lists them."""
+"""`python -m deepprism_jax.analysis NAME` prints one analysis; `--help` lists them.
+
+`plan CONFIG --topology v5e:4x4` compiles a training step for a slice of TPUs, and has
+a `--help` of its own.
+"""
 
 import sys
 
@@ -48,6 +52,11 @@ def costs(
 
 def main() -> None:
     """Print the analysis that the command line names."""
+    if sys.argv[1:2] == ["plan"]:
+        # It imports all of training, and its options are those of the experiment.
+        from deepprism_jax.analysis import plan_command
+
+        sys.exit(plan_command.main(sys.argv[2:]))
     try:
         table = tyro.extras.subcommand_cli_from_dict(
             {"table3": table3, "parameters": parameters, "costs": costs},
