@@ -29,11 +29,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import tyro
-from jax.experimental import topologies
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rich.console import Console
 from rich.table import Table
 
+from deepprism_jax.analysis.plan_gpu import described_gpus
 from deepprism_jax.choices import ChannelPadding
 from deepprism_jax.ops import banded, reference, shift_and_add, shifted
 from deepprism_jax.ops.formulation import Formulation
@@ -45,40 +45,6 @@ FORMS = {
     "banded": banded.FORMULATION,
     "shifted": shifted.FORMULATION,
 }
-# What XLA asks a device for: from the data sheets and CUDA's table of capabilities.
-CHIPS: dict[str, dict[str, Any]] = {
-    "h100": {
-        "name": '"NVIDIA H100 80GB HBM3"',
-        "capability": "major: 9 feature_extension: ACCELERATED_FEATURES",
-        "core_count": 132,
-        "fpus_per_core": 128,
-        "clock_rate_ghz": 1.98,
-        "memory_bandwidth": 3352320000000,
-        "l2_cache_size": 52428800,
-        "shared_memory_per_core": 233472,
-        "shared_memory_per_block_optin": 232448,
-    },
-    "a100": {
-        "name": '"NVIDIA A100-SXM4-80GB"',
-        "capability": "major: 8",
-        "core_count": 108,
-        "fpus_per_core": 64,
-        "clock_rate_ghz": 1.41,
-        "memory_bandwidth": 2039000000000,
-        "l2_cache_size": 41943040,
-        "shared_memory_per_core": 167936,
-        "shared_memory_per_block_optin": 166912,
-    },
-}
-_COMMON = """
-    threads_per_block_limit: 1024 threads_per_warp: 32 threads_per_core_limit: 2048
-    shared_memory_per_block: 49152 device_memory_size: 84942979072
-    registers_per_core_limit: 65536 registers_per_block_limit: 65536
-    block_dim_limit_x: 2147483647 block_dim_limit_y: 65535 block_dim_limit_z: 65535
-    thread_dim_limit_x: 1024 thread_dim_limit_y: 1024 thread_dim_limit_z: 64
-    driver_version: "12.9.0" runtime_version: "12.9.0"
-    compile_time_toolkit_version: "12.9.0" device_vendor: "NVIDIA Corporation"
-"""
 _BYTES = {
     "pred": 1,
     "s8": 1,
@@ -134,26 +100,10 @@ class Program:
 
 def device(chip: str) -> Any:
     """Describe a GPU to its compiler."""
-    facts = dict(CHIPS[chip])
-    name, capability = facts.pop("name"), facts.pop("capability")
-    numbers = " ".join(f"{key}: {value}" for key, value in facts.items())
-    config = f"""
-    gpu_device_info {{ name: {name} {_COMMON} {numbers}
-        cuda_compute_capability {{ {capability} }} }}
-    platform_name: "CUDA" device_description_str: {name}
-    dnn_version_info {{ major: 9 minor: 10 patch: 0 }}
-    """
     try:
-        topology = topologies.get_topology_desc(
-            platform="cuda", target_config=config, topology="1x1x1"
-        )
-    except Exception as error:
-        raise SystemExit(
-            "error: there is no CUDA compiler here; install it by "
-            "`pip install 'deepprism_jax[cuda]'` (a GPU is not needed)\n"
-            f"({error})"
-        ) from None
-    return topology.devices[0]
+        return described_gpus(chip)[0]
+    except ValueError as error:
+        raise SystemExit(f"error: {error}") from None
 
 
 def _bytes(types: str) -> int:

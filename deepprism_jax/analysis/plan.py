@@ -1,4 +1,4 @@
-"""The training step of a config, compiled for a slice of TPUs that is not there.
+"""The training step of a config, compiled for devices that are not there.
 
 What the compiler says of the program is exact: whether it fits, what it takes of the
 memory, what devices send each other. Nothing is run, so nothing is said of time.
@@ -22,7 +22,7 @@ from deepprism_jax.analysis.plan_program import (
 from deepprism_jax.analysis.plan_topology import Slice, described_devices
 from deepprism_jax.ops.target import compiling_for
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import check, check_files, refusing
+from deepprism_jax.training.preflight import check, check_files, plural, refusing
 from deepprism_jax.training.setup import check_images
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.trainer import Trainer
@@ -48,7 +48,7 @@ class Plan:
     needed: int
     """Bytes of memory that this one takes."""
     memory: Memory | None
-    """By kind; None where it does not fit: there is no program then."""
+    """By kind; None where the compiler made no program, as too large."""
     collectives: tuple[Collective, ...]
     operations: float | None
     kernels: int
@@ -58,8 +58,11 @@ class Plan:
 
     @property
     def fits(self) -> bool:
-        """Whether the compiler made a program."""
-        return self.memory is not None
+        """Whether the memory suffices.
+
+        The compiler for TPUs makes no program where it does not; that for GPUs does.
+        """
+        return self.memory is not None and self.needed <= self.available
 
     @property
     def device_batch(self) -> int:
@@ -89,7 +92,7 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
 
     Raises:
         PreflightError: the config contradicts itself, the slice or the files, or there
-            is no compiler for TPUs.
+            is no compiler for its devices.
     """
     check(config, devices=slice_.devices)
     check_files(config)
@@ -97,7 +100,7 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
         devices = described_devices(slice_)
     began = time.perf_counter()
     # Networks, too, look at what they are traced for.
-    with compiling_for("tpu"):
+    with compiling_for(slice_.platform):
         with refusing():
             trainer = Trainer(config, make_mesh(devices))
             check_images(trainer)
@@ -172,10 +175,10 @@ def advice(plans: list[Plan]) -> str:
     best = max(fitting, key=lambda plan: plan.batch_size)
     above = [plan for plan in plans if plan.batch_size > best.batch_size]
     words = (
-        f"advice: {best.micro_batch} images at once on a device fit, "
-        f"--train.batch-size {best.batch_size}"
+        f"advice: --train.batch-size {best.batch_size} fits, {best.micro_batch} "
+        f"{plural(best.micro_batch, 'image')} at once on a device"
     )
     if above:
-        return f"{words}; {above[0].micro_batch} do not"
+        return f"{words}; {above[0].batch_size} does not"
     used = best.needed / best.available
-    return f"{words}, and take {used:.1%} of the memory; larger ones were not tried"
+    return f"{words}, and takes {used:.1%} of its memory; larger ones were not tried"

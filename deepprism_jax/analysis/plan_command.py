@@ -1,7 +1,8 @@
 """`python -m deepprism_jax.analysis plan CONFIG --topology v5e:4x4 [--override value]`.
 
-Compiles the training step of an experiment for a slice of TPUs, on a machine that needs
-none, and prints whether it fits and what it takes. The overrides are those of train.py.
+Compiles the training step of an experiment for a slice of TPUs, or for GPUs as
+cuda:h100:8, on a machine that needs none, and prints whether it fits and what it takes.
+The overrides are those of train.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +38,7 @@ class Options:
     config: Annotated[Config, tyro.conf.arg(name="")]
     """The experiment, with its overrides."""
     topology: str
-    """Chip and sides of the slice: v4:2x2x4, v5e:4x4, v5p:4x4x4, v6e:8x8, ..."""
+    """Chip and sides of a slice, v4:2x2x4, v5e:4x4, v6e:8x8, or GPUs, cuda:h100:8."""
     sweep: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile for larger batches too, while they fit, or for smaller ones until."""
     json: str = ""
@@ -58,18 +59,18 @@ def run(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> list[Plan
 
     Raises:
         PreflightError: the arguments are wrong, the config does not fit the slice, or
-            there is no compiler for TPUs.
+            there is no compiler for the devices.
     """
     name, options = parse(argv, experiments)
     with refusing():
         slice_ = parse_slice(options.topology)
     check(options.config, devices=slice_.devices)
     with refusing():
-        check_compiler()
+        check_compiler(slice_.platform)
     check_files(options.config)
     if options.json and Path(options.json).is_dir():
         raise PreflightError(f"--json {options.json} is a folder; name a file in it")
-    # TPUs that are here stay free; the compiler does not need them.
+    # Devices that are here stay free; the compiler does not need them.
     jax.config.update("jax_platforms", "cpu")
     console, plans = Console(), []
     console.print(f"compiling {name} for {slice_.name}; this takes minutes")

@@ -33,7 +33,7 @@ def plan_table(plans: list[Plan]) -> Table:
     return table
 
 
-_ENDS = {"images at once", "headroom", "gradients, float32"}
+_ENDS = {"images at once", "headroom", "all-reduce / gradients"}
 
 
 def _rows(plans: list[Plan]) -> list[list[str]]:
@@ -66,8 +66,9 @@ def _rows(plans: list[Plan]) -> list[list[str]]:
         row("headroom", _headroom),
         *(row(kind, sent(kind)) for kind in kinds),
         row("gradients, float32", lambda p: size(p.parameter_bytes)),
+        row("all-reduce / gradients", _reduced),
         row("operations", _operations),
-        row("Pallas kernels", lambda p: str(p.kernels) if p.fits else "-"),
+        row("Pallas kernels", lambda p: str(p.kernels) if p.memory else "-"),
         row("compiled here in", lambda p: f"{p.seconds:.0f} s"),
     ]
 
@@ -76,6 +77,12 @@ def _headroom(plan: Plan) -> str:
     return ("-" if plan.needed > plan.available else "") + size(
         abs(plan.available - plan.needed)
     )
+
+
+def _reduced(plan: Plan) -> str:
+    """The gradients are reduced once, as parameters, and not as dense kernels."""
+    reduced = sum(c.bytes for c in plan.collectives if c.kind == "all-reduce")
+    return f"{reduced / plan.parameter_bytes:.1%}" if plan.memory else "-"
 
 
 def _operations(plan: Plan) -> str:

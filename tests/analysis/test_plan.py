@@ -24,6 +24,10 @@ from deepprism_jax.analysis.plan_topology import parse_slice
 from deepprism_jax.training.config import Config, ModelConfig
 from deepprism_jax.training.preflight import PreflightError
 
+needs_cuda = pytest.mark.skipif(
+    importlib.util.find_spec("jax_cuda12_plugin") is None,
+    reason="the compiler for GPUs is not installed (the extra cuda)",
+)
 needs_libtpu = pytest.mark.skipif(
     importlib.util.find_spec("libtpu") is None,
     reason="libtpu, the compiler for TPUs, is not installed (the extra tpu)",
@@ -102,14 +106,26 @@ def test_what_the_compiler_says_of_too_large_a_program(message, sizes):
 def test_slices_are_read(name, devices):
     slice_ = parse_slice(name)
     assert (slice_.name, slice_.devices) == (name, devices)
-    assert slice_.chip == name.split(":")[0]
+    assert (slice_.platform, slice_.chip) == ("tpu", name.split(":")[0])
+
+
+@pytest.mark.parametrize("devices", [1, 8, 64])
+def test_gpus_are_read(devices):
+    slice_ = parse_slice(f"cuda:h100:{devices}")
+    assert (slice_.platform, slice_.chip, slice_.devices) == ("gpu", "h100", devices)
+    # 80 GB, of which JAX takes three quarters.
+    assert 59 * 2**30 < slice_.memory < 60 * 2**30
 
 
 @pytest.mark.parametrize(
     ("name", "says"),
     [
         ("v5e-16", "chips are v4, v5e, v5p, v6e"),
-        ("cuda:h100:8", "chips are v4, v5e, v5p, v6e"),
+        ("v5e-16", "v6e, cuda:h100, cuda:a100, with the sides"),
+        ("cuda:h100", "GPUs are h100, a100, with their number"),
+        ("cuda:h900:8", "GPUs are h100, a100, with their number"),
+        ("cuda:h100:0", "GPUs are 1 to 8, or whole hosts of 8"),
+        ("cuda:h100:12", "GPUs are 1 to 8, or whole hosts of 8"),
         ("v5e", "has 2 sides, as in v5e:4x4"),
         ("v5e:4", "has 2 sides, as in v5e:4x4"),
         ("v4:4x4", "has 3 sides, as in v4:2x2x4"),
@@ -161,10 +177,15 @@ def test_mistakes_are_refused_in_one_line_before_any_work(
     assert re.search(rf"^error: .*{says}", line)
 
 
-def test_without_the_compiler_it_says_what_to_install(monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("topology", "extra"), [("v5e:2x2", "tpu"), ("cuda:h100:8", "cuda")]
+)
+def test_without_the_compiler_it_says_what_to_install(
+    monkeypatch, capsys, topology, extra
+):
     monkeypatch.setattr(plan_topology.importlib.util, "find_spec", lambda name: None)
-    line = refused(monkeypatch, capsys, "quickstart", "--topology", "v5e:2x2")
-    assert "pip install -e '.[tpu]'" in line
+    line = refused(monkeypatch, capsys, "quickstart", "--topology", topology)
+    assert f"pip install -e '.[{extra}]'" in line
 
 
 @pytest.mark.usefixtures("with_compiler")
@@ -188,7 +209,7 @@ def test_a_folder_is_no_file_for_json(monkeypatch, capsys, tmp_path):
 @pytest.fixture
 def with_compiler(monkeypatch):
     """Nothing is compiled, but nothing is missed either."""
-    monkeypatch.setattr(plan_command, "check_compiler", lambda: None)
+    monkeypatch.setattr(plan_command, "check_compiler", lambda platform: None)
 
 
 def a_plan(batch=64, *, needed=2**30, fits=True):
@@ -215,6 +236,12 @@ def a_plan(batch=64, *, needed=2**30, fits=True):
 TOO_LARGE = a_plan(128, needed=2**34 + 2**33, fits=False)
 
 
+def test_a_program_may_be_too_large_and_there_as_on_gpus():
+    plan = a_plan(needed=2**34 + 1)
+    assert plan.memory is not None
+    assert not plan.fits
+
+
 def test_peak_is_the_sum_of_the_kinds():
     assert Memory(1, 20, 300, 4000).peak == 4321
 
@@ -238,6 +265,7 @@ def test_table_has_a_column_for_every_batch():
     assert rows["temporaries"] == ["256 MiB", "-"]
     assert rows["all-reduce"] == ["1 x, 4.004 KiB", "-"]
     assert rows["gradients, float32"] == ["3.906 KiB", "3.906 KiB"]
+    assert rows["all-reduce / gradients"] == ["102.5%", "-"]
     assert rows["operations"] == ["2.5 G", "-"]
 
 
@@ -258,14 +286,13 @@ def test_sizes_in_words():
 
 
 def test_advice_takes_the_largest_batch_that_fits():
-    assert advice([a_plan(64), TOO_LARGE]) == (
-        "advice: 2 images at once on a device fit, --train.batch-size 64; 4 do not"
+    assert advice([a_plan(32), a_plan(64), TOO_LARGE]) == (
+        "advice: --train.batch-size 64 fits, 2 images at once on a device; 128 does not"
     )
-    assert advice([a_plan(32), a_plan(64)]) == (
-        "advice: 2 images at once on a device fit, --train.batch-size 64, and take "
-        "6.2% of the memory; larger ones were not tried"
+    assert advice([a_plan(32)]) == (
+        "advice: --train.batch-size 32 fits, 1 image at once on a device, and takes "
+        "6.2% of its memory; larger ones were not tried"
     )
-    assert "none" not in advice([TOO_LARGE])
     assert "no batch of those tried fits (128)" in advice([TOO_LARGE])
 
 
@@ -313,15 +340,21 @@ def test_an_impossible_config_is_refused_before_it_is_compiled():
         make_plan(config, parse_slice("v5e:4x4"))
 
 
-@needs_libtpu
 @pytest.mark.slow
-def test_a_step_is_compiled_for_a_slice(monkeypatch, capsys, tmp_path):
+@pytest.mark.parametrize(
+    "topology",
+    [
+        pytest.param("v5e:2x2", marks=needs_libtpu),
+        pytest.param("cuda:h100:4", marks=needs_cuda),
+    ],
+)
+def test_a_step_is_compiled_for_a_slice(monkeypatch, capsys, tmp_path, topology):
     file = tmp_path / "plan.json"
     options = (
         "--model.width 8 --model.blocks 0 --model.norm-groups 4 --model.downsamples 1 "
         "--data.image-size 8 8 --train.batch-size 8 --train.accumulation 2"
     )
-    argv = ["quickstart", "--topology", "v5e:2x2", *options.split()]
+    argv = ["quickstart", "--topology", topology, *options.split()]
     monkeypatch.setattr("sys.argv", ["analysis", "plan", *argv, "--json", str(file)])
     with pytest.raises(SystemExit) as stop:
         program.main()
