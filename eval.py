@@ -26,6 +26,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("interrupted; features of the images are kept", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -173,6 +173,7 @@ def test_the_averaged_parameters_are_what_is_measured(workdir, export, tmp_path)
         ([], "nothing to evaluate; give the work directory"),
         (["{run}", "--compare", "{run}"], "put SUBJECT behind it"),
         (["{run}", "--metrics", "lpips"], "unknown metric 'lpips'; choose from psnr"),
+        (["{run}", "--metrics", "fid"], "nothing to measure: fid: the weights of inc"),
         (["{run}", "--metrics", "ms_ssim"], "ms_ssim needs images of at least 161x161"),
     ],
 )

@@ -29,9 +29,10 @@ def _images(facts: Mapping[str, Any]) -> dict[str, Any]:
 def is_papers(facts: Mapping[str, Any]) -> bool:
     """Tell whether these are the images of Table 4."""
     subject = _images(facts)
-    names = subject.pop("data").split()
+    del subject["data"]
+    name = facts.get("name") if facts.get("source") == "tfds" else facts.get("source")
     del subject["resize"]  # of no effect on images of this size
-    return "cifar10" in [re.split("[:/]", name)[0] for name in names] and subject == {
+    return re.split("[:/]", name or "")[0] == "cifar10" and subject == {
         "kind": "reconstructions",
         "real images": None,
         "split": "test",

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 
-import deepprism_jax
 from deepprism_jax.data import train_batches
 from deepprism_jax.evaluation.reconstruction import Reconstruct, by_function
 from deepprism_jax.evaluation.trained import Trained
@@ -16,6 +15,7 @@ from deepprism_jax.metrics import bicubic_down_up, fit_pca
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
+from deepprism_jax.version import code_version
 
 FEWEST, MOST = 20_000, 50_000
 """Training images that PCA is fitted on: the split, but within these bounds."""
@@ -199,7 +199,7 @@ def provenance(trained: Trained, data: DataConfig, images: int) -> dict[str, Any
         "image_size": list(data.image_size),
         "channels": data.channels,
         "resize": data.resize,
-        "deepprism_jax": deepprism_jax.__version__,
+        "deepprism_jax": code_version(),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
     }

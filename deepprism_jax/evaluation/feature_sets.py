@@ -1,11 +1,13 @@
 """Features of whole sets of images by one network, and what is made of two of them."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -35,12 +37,15 @@ def make_extract(distribution: Distribution, mesh: Mesh) -> Extract:
 
     def apply(params: Any, images: jax.Array) -> ImageFeatures:
         count = len(images)
-        step = max(n for n in range(1, min(count, most) + 1) if count % n == 0)
-        parts = images.reshape(count // step, step, *images.shape[1:])
+        step = min(count, most)
+        rows = -(-count // step) * step
+        padded = jnp.zeros((rows, *images.shape[1:]), images.dtype)
+        padded = padded.at[:count].set(images)
         features = jax.lax.map(
-            lambda part: distribution.network.apply(params, part), parts
+            lambda part: distribution.network.apply(params, part),
+            padded.reshape(-1, step, *images.shape[1:]),
         )
-        return jax.tree.map(lambda x: x.reshape(count, *x.shape[2:]), features)
+        return jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:])[:count], features)
 
     function = jax.jit(spread(mesh, apply), out_shardings=replicated(mesh))
     return lambda images: function(params, images)
@@ -93,6 +98,17 @@ class Settings:
     splits: int = SPLITS
     """Splits of the inception score."""
 
+    def __post_init__(self) -> None:
+        """Refuse what no number of images allows.
+
+        Raises:
+            ValueError: there is no split, or subsets are of fewer than two images.
+        """
+        if self.splits < 1:
+            raise ValueError(f"splits {self.splits} must be at least 1")
+        if self.kid_subset < 2:
+            raise ValueError(f"kid-subset {self.kid_subset} must be at least 2")
+
 
 @dataclass(frozen=True)
 class Reals:
@@ -125,18 +141,29 @@ def compare_sets(
         found: features of reconstructions or generated images.
         settings: splits and subsets.
 
-    Raises:
-        ValueError: there are too few images for a metric.
+    A metric that fails, for images that turned out to be of no use leave too few, is
+    left out with a note: the others stand.
     """
     scores: dict[str, Score] = {}
     notes: list[str] = []
+
+    @contextlib.contextmanager
+    def leaving_out(*roles: str) -> Iterator[None]:
+        try:
+            yield
+        except ValueError as error:
+            names = ", ".join(metrics[role] for role in roles if role in metrics)
+            notes.append(f"{names} left out: {error}")
+
     if "score" in metrics:
-        scores[metrics["score"]], said = score_of(found.logits, settings.splits)
-        notes += said
+        with leaving_out("score"):
+            scores[metrics["score"]], said = score_of(found.logits, settings.splits)
+            notes += said
     if "frechet" in metrics:
-        fid = FID(real.statistics, found.gaussian)
-        scores[metrics["frechet"]] = fid.compute()
-        notes += fid.notes()
+        with leaving_out("frechet"):
+            fid = FID(real.statistics, found.gaussian)
+            scores[metrics["frechet"]] = fid.compute()
+            notes += fid.notes()
     if real.rows is None:
         left = [metrics[r] for r in ("kernel", "precision", "recall") if r in metrics]
         if left:
@@ -146,14 +173,16 @@ def compare_sets(
             )
         return scores, notes
     if "kernel" in metrics:
-        kid = KID(real.rows, found.pool, size=settings.kid_subset)
-        scores[metrics["kernel"]] = kid.compute()
-        notes += kid.notes()
+        with leaving_out("kernel"):
+            kid = KID(real.rows, found.pool, size=settings.kid_subset)
+            scores[metrics["kernel"]] = kid.compute()
+            notes += kid.notes()
     if "precision" in metrics or "recall" in metrics:
-        state = PrecisionRecall(real.rows, found.pool)
-        both = state.compute()
-        notes += state.notes()
-        for role, score in zip(("precision", "recall"), both, strict=True):
-            if role in metrics:
-                scores[metrics[role]] = score
+        with leaving_out("precision", "recall"):
+            state = PrecisionRecall(real.rows, found.pool)
+            both = state.compute()
+            notes += state.notes()
+            for role, score in zip(("precision", "recall"), both, strict=True):
+                if role in metrics:
+                    scores[metrics[role]] = score
     return scores, notes

@@ -6,19 +6,19 @@ from typing import Any
 import jax
 from rich.console import Console
 
-import deepprism_jax
 from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend
 from deepprism_jax.evaluation.networks import make_suite
 from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import open_samples
-from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side
+from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side, unread
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
 from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.version import code_version
 
 Progress = Callable[..., Iterable[Any]]
 """Shows how far an iterable is: batches, words, number of batches."""
@@ -39,6 +39,10 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
         raise PreflightError(
             f"{path} is a folder of images; give --source (and --path, --split) of the "
             "real images to compare them with, or --reference"
+        )
+    if options.source is None and options.save_reference is not None:
+        raise PreflightError(
+            "--save-reference writes statistics of real images; give their --source"
         )
     with refusing():
         found = open_samples(path, options.image_size)
@@ -73,7 +77,8 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
             real_batches = eval_batches(open_split(data, data.eval_split), **layout)
             count = min(count, real_batches.images)
         real = make_real_side(suite, options, data, count)
-        output = options.output or path.absolute().with_name(f"{path.name}-eval")
+        place = path.resolve()
+        output = options.output or place.with_name(f"{place.name}-eval")
         output.mkdir(parents=True, exist_ok=True)
 
     # To the pass, generated images are the images; there is nothing to reconstruct.
@@ -86,6 +91,8 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
             of_real.run({}, progress(real_batches, "real images", len(real_batches)))
         seen.run({}, progress(samples, "generated images", len(samples)))
         scores, notes = real.compare(of_real.real, seen.real)
+        if seen.count < samples.images:
+            notes.append(unread(samples.images - seen.count, samples.images))
         rows = [Row("generated", scores, None, None)]
         if own := real.scores_of_images(of_real.real):
             rows.append(Row(IMAGES, own, None, None))
@@ -100,7 +107,7 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
         "real_images": of_real.count or None,
         "image_size": list(data.image_size),
         "resize": data.resize,
-        "deepprism_jax": deepprism_jax.__version__,
+        "deepprism_jax": code_version(),
         "jax": jax.__version__,
         "device": jax.devices()[0].device_kind,
         "networks": suite.facts,

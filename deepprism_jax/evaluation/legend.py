@@ -116,6 +116,8 @@ def _network(key: str, network: Mapping[str, Any]) -> str:
     words = (
         f"{network.get('name') or key}, weights {network.get('weights') or 'unknown'}"
     )
+    if network.get("checked", "sha256") != "sha256":
+        words += f" (a file checked by {network['checked']} alone)"
     return f"{words}, resize: {network['resize']}" if network.get("resize") else words
 
 

@@ -96,12 +96,18 @@ def make_suite(
         )
     suite = Suite()
     with refusing():
-        for name in wanted or METRICS:
+        for name in dict.fromkeys(wanted) or METRICS:
             reason = _unfit(name, image_size, channels, pairs)
             if reason and wanted:
                 raise PreflightError(f"{name} {reason}")
-            if not reason:
+            if reason:
+                continue
+            try:
                 _add(suite, name)
+            except ValueError as error:
+                if wanted:
+                    raise
+                suite.skipped.append(f"{name}: {error}")
     return suite
 
 
@@ -124,6 +130,11 @@ def _unfit(name: str, image_size: tuple[int, int], channels: int, pairs: bool) -
 
 
 def _add(suite: Suite, name: str) -> None:
+    """Load what a metric needs; weights that are none are left out with their error.
+
+    Raises:
+        ValueError: see the loaders.
+    """
     if name in LPIPS_METRICS:
         _add_distance(suite, name, LPIPS_METRICS[name])
     elif name in INCEPTION_METRICS.values():
@@ -152,7 +163,7 @@ def _add_distance(suite: Suite, name: str, net: str) -> None:
         return
     for key, path in paths.items():
         assert path is not None
-        suite.facts[key] = {"name": key, "weights": store.fingerprint(path)}
+        suite.facts[key] = {"name": key, **_weights(path)}
     weights, heads = paths.values()
     assert weights is not None
     suite.distances[name] = load_perceptual_distance(net, weights, heads)
@@ -181,9 +192,15 @@ def _add_distribution(
     )
     suite.facts[key] = {
         "name": network.name,
-        "weights": fingerprint,
+        **_weights(path),
         "resize": network.resize,
     }
+
+
+def _weights(path: Path) -> dict[str, str]:
+    """Return the fingerprint of weights, and how the file was checked."""
+    checked = store.facts(path).get("checked", "nothing")
+    return {"weights": store.fingerprint(path), "checked": checked}
 
 
 def _skip(suite: Suite, name: str, missing: list[str]) -> None:

@@ -14,16 +14,17 @@ from rich.progress import track
 
 from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend, side_by_side
-from deepprism_jax.evaluation.atomic import write_text
+from deepprism_jax.evaluation.atomic import replacing, write_text
 from deepprism_jax.evaluation.extremes import Extremes, ranking_metric
 from deepprism_jax.evaluation.generated import Progress, evaluate_folder
 from deepprism_jax.evaluation.networks import make_suite
 from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.per_image import PerImage
+from deepprism_jax.evaluation.real_side import RealSide
 from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import is_folder_of_images
-from deepprism_jax.evaluation.scoring import Batch, Contestant, warnings
-from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side
+from deepprism_jax.evaluation.scoring import Batch, Contestant, Pass, warnings
+from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side, unread
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.training.allocator import keep_memory
@@ -36,6 +37,8 @@ EXAMPLES = 10
 """Images in the picture `eval.png`."""
 
 MODEL = "model"
+
+PER_IMAGE, EXTREMES = "per_image.csv", "extremes.png"
 
 
 def main(options: Options) -> None:
@@ -94,6 +97,9 @@ def evaluate_model(
         batches = eval_batches(source, batch_size=size, limit=options.limit, **layout)
         suite = make_suite(options.metrics, data.image_size, data.channels)
         real = make_real_side(suite, options, data, batches.images)
+        names = [*suite.pairs, *suite.distances]
+        if not (names or suite.distributions):
+            raise PreflightError(f"nothing to measure: {'; '.join(suite.skipped)}")
         output.mkdir(parents=True, exist_ok=True)
     methods, notes = comparison.make_methods(
         trained,
@@ -107,43 +113,59 @@ def evaluate_model(
         for name, method in methods.items()
     }
     passed = make_pass(suite, mesh, real)
-    names = [*suite.pairs, *suite.distances]
     extremes = Watcher(names, options.extremes)
     with failing(), real.caching():
-        with PerImage(output / "per_image.csv", names) as table:
+        with PerImage(output / PER_IMAGE, names) as table:
             watch = (extremes, partial(_write_figures, table))
             passed.run(
                 contestants, progress(batches, "evaluation", len(batches)), watch
             )
-        rows = []
-        for name, method in methods.items():
-            contestant = contestants[name]
-            scores, said = real.compare(passed.real, contestant.sets)
-            scores = contestant.scores() | scores
-            rows.append(Row(name, scores, method.parameters, method.code))
-            notes += warnings(name, contestant, passed) + said
-        if own := real.scores_of_images(passed.real):
-            numbers = math.prod((*data.image_size, data.channels))
-            rows.append(Row(IMAGES, own, None, numbers))
-        saved = real.write(passed.real)
-
+        rows, said = _rows(methods, contestants, passed, real)
+    if own := real.scores_of_images(passed.real):
+        numbers = math.prod((*data.image_size, data.channels))
+        rows.append(Row(IMAGES, own, None, numbers))
+    if passed.count < batches.images:
+        said.append(unread(batches.images - passed.count, batches.images))
     facts = comparison.provenance(trained, data, passed.count)
     facts |= {
         "workdir": str(options.subject),
         "networks": suite.facts,
         "skipped": suite.skipped,
-        "notes": list(dict.fromkeys([*notes, *real.notes()])),
+        "notes": list(dict.fromkeys([*notes, *said, *real.notes()])),
         **real.facts(),
     }
     show(console, rows, legend.lines(rows, facts))
 
     written = write_report(output, rows, facts)
-    written += [*saved, "per_image.csv", "eval.png"]
+    with failing():
+        written += real.write(passed.real)
     # Batches of the same shape, for which everything is compiled already.
     few = next(iter(eval_batches(source, batch_size=size, limit=EXAMPLES, **layout)))
     save_examples(output / "eval.png", contestants, few, mesh)
-    written += extremes.save(output / "extremes.png")
+    written += ["eval.png", *extremes.save(output / EXTREMES)]
+    if names:
+        written.append(PER_IMAGE)
+    for stale in {PER_IMAGE, EXTREMES} - set(written):
+        # Of an earlier evaluation, whose figures are replaced.
+        (output / stale).unlink(missing_ok=True)
     console.print(f"wrote {', '.join(written)} to {output}", soft_wrap=True)
+
+
+def _rows(
+    methods: Mapping[str, comparison.Method],
+    contestants: Mapping[str, Contestant],
+    passed: Pass,
+    real: RealSide,
+) -> tuple[list[Row], list[str]]:
+    """Return the scores of all methods, and notes on them."""
+    rows, notes = [], []
+    for name, method in methods.items():
+        contestant = contestants[name]
+        scores, said = real.compare(passed.real, contestant.sets)
+        scores = contestant.scores() | scores
+        rows.append(Row(name, scores, method.parameters, method.code))
+        notes += warnings(name, contestant, passed) + said
+    return rows, notes
 
 
 class Watcher:
@@ -192,4 +214,5 @@ def save_examples(
     for name, contestant in contestants.items():
         pictures[name] = np.asarray(contestant.reconstruct(placed).pixels)[shown]
     scale = max(1, 64 // max(batch["image"].shape[1:3]))
-    save_grid(path, pictures, scale=scale)
+    with replacing(path) as part:
+        save_grid(part, pictures, scale=scale)

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import deepprism_jax
 from deepprism_jax.evaluation.feature_sets import (
     FeatureSet,
     Reals,
@@ -31,6 +30,7 @@ from deepprism_jax.metrics.reference import (
     save_reference,
 )
 from deepprism_jax.metrics.state import Score
+from deepprism_jax.version import code_of, code_version
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,9 @@ class RealSide:
         cache: bool = True,
     ):
         self._images, self._settings, self._save = images, settings, save
-        self._references = _load(reference, suite) if reference else {}
+        self._references: dict[str, Reference] = {}
+        if reference:
+            self._references = _load(reference, suite, images.image_size)
         for distribution in suite.distributions:
             of_file = self._references.get(distribution.key)
             _fit(suite, distribution, images.count, of_file, settings, asked)
@@ -103,7 +105,9 @@ class RealSide:
         self.caches: dict[str, FeatureCache] = {}
         if cache:
             self.caches = {
-                d.key: FeatureCache(cache_path(images.source(d)))
+                d.key: FeatureCache(
+                    cache_path(images.source(d), code=code_of(d.network))
+                )
                 for d in suite.distributions
             }
 
@@ -168,7 +172,8 @@ class RealSide:
             found["reference"] = (
                 "statistics of unknown origin"
                 if origin is None
-                else f"{origin.images:,} images of {origin.data}, split "
+                else f"{origin.images:,} images of "
+                f"{'x'.join(map(str, origin.image_size))}, {origin.data}, split "
                 f"{origin.split!r} (deepprism_jax {origin.version})"
             )
         return found
@@ -185,7 +190,7 @@ class RealSide:
         found = real[distribution.key]
         source = self._images.source(distribution)
         provenance = Provenance(
-            **vars(source), images=found.count, version=deepprism_jax.__version__
+            **vars(source), images=found.count, version=code_version()
         )
         reference = Reference(
             found.gaussian.statistics,
@@ -210,7 +215,9 @@ class RealSide:
         )
 
 
-def _load(path: Path, suite: Suite) -> dict[str, Reference]:
+def _load(
+    path: Path, suite: Suite, image_size: tuple[int, int]
+) -> dict[str, Reference]:
     """Load a reference for the network that it is of; the others leave the suite."""
     problems, references = [], {}
     for distribution in suite.distributions:
@@ -240,6 +247,8 @@ def _load(path: Path, suite: Suite) -> dict[str, Reference]:
             else f"reference {path} serves no metric that can be measured here: "
             "get the weights of its network first"
         )
+    for reference in references.values():
+        _check_size(path, reference, image_size)
     left = [d for d in suite.distributions if d.key not in references]
     suite.skipped += [
         f"{', '.join(d.metrics.values())}: reference {path} is of another network"
@@ -247,6 +256,17 @@ def _load(path: Path, suite: Suite) -> dict[str, Reference]:
     ]
     suite.distributions = [d for d in suite.distributions if d.key in references]
     return references
+
+
+def _check_size(path: Path, reference: Reference, image_size: tuple[int, int]) -> None:
+    origin = reference.provenance
+    if origin is not None and tuple(origin.image_size) != tuple(image_size):
+        (height, width), (here, across) = origin.image_size, image_size
+        raise ValueError(
+            f"reference {path} is of images of {height}x{width}, and these are "
+            f"{here}x{across}: figures of different resolutions do not compare; make "
+            "the reference from images of this size"
+        )
 
 
 def _fit(
@@ -263,6 +283,7 @@ def _fit(
         both = min(count, len(reference.features))
     smaller = "choose smaller subsets with --kid-subset"
     least = {
+        "frechet": (2, count, ""),
         "score": (settings.splits, count, "choose fewer splits with --splits"),
         "kernel": (settings.kid_subset, both, smaller),
         "precision": (NEIGHBOURS + 1, both, ""),

@@ -11,7 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepprism_jax.evaluation.atomic import write_text
-from deepprism_jax.evaluation.table4 import CODE, PARAMETERS, Row, column, columns_of
+from deepprism_jax.evaluation.table4 import (
+    CODE,
+    COMPARED,
+    IMAGES,
+    KERNELS,
+    PARAMETERS,
+    Row,
+    column,
+    columns_of,
+)
 from deepprism_jax.metrics.state import Score
 
 FORMAT = 2
@@ -20,7 +29,8 @@ FORMAT = 2
 FIELDS = (
     *("method", "metric", "value", "std", "count", "over", "images"),
     *("network", "weights", "resize"),
-    *("source", "split", "image_size", "step", "deepprism_jax"),
+    *("reference", "kid_subset"),
+    *("source", "name", "split", "image_size", "step", "deepprism_jax"),
 )
 """Header of `metrics.csv`."""
 
@@ -76,7 +86,7 @@ def write_csv(path: str | Path, rows: Sequence[Row], facts: Mapping[str, Any]) -
     text = io.StringIO()
     writer = csv.DictWriter(text, FIELDS, lineterminator="\n")
     writer.writeheader()
-    same: dict[str, Any] = {name: facts.get(name) for name in FIELDS[-5:]}
+    same: dict[str, Any] = {name: facts.get(name) for name in FIELDS[-6:]}
     if same["image_size"]:
         same["image_size"] = "x".join(map(str, same["image_size"]))
     for row in rows:
@@ -91,6 +101,10 @@ def write_csv(path: str | Path, rows: Sequence[Row], facts: Mapping[str, Any]) -
             line = {"method": row.method, "metric": name, **score._asdict()}
             if score.over == "images":
                 line["images"] = score.count
+            if name in COMPARED:
+                line["reference"] = facts.get("reference") or IMAGES
+            if name in KERNELS:
+                line["kid_subset"] = facts.get("kid_subset")
             line["weights"] = "+".join(str(n.get("weights", "")) for n in used.values())
             # One of a metric's networks sees images, the others its features.
             resizes = (n.get("resize") for n in used.values())

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from PIL import Image
+from PIL import ExifTags, Image
 
 from deepprism_jax.data.sources.folder import FolderSource
 from deepprism_jax.weights.pretrained import CHECKPOINTS, CONFIG, ORBAX, WEIGHTS
@@ -35,9 +35,9 @@ def open_samples(path: Path, image_size: tuple[int, int] | None) -> FolderSource
     """
     found = FolderSource(path, image_size=(1, 1), channels=3)
     sizes = _sizes(found.files)
-    size = image_size or sizes[0]
+    size = image_size or next((each for each in sizes if each), (1, 1))
     for file, other in zip(found.files, sizes, strict=True):
-        if other != size:
+        if other and other != size:
             raise ValueError(
                 f"{file} is {other[0]}x{other[1]} and not {size[0]}x{size[1]} as "
                 + ("asked for" if image_size else "the first of its folder")
@@ -46,10 +46,17 @@ def open_samples(path: Path, image_size: tuple[int, int] | None) -> FolderSource
     return FolderSource(path, image_size=size, channels=3)
 
 
-def _sizes(files: Sequence[str]) -> list[tuple[int, int]]:
-    def size(file: str) -> tuple[int, int]:
-        with Image.open(file) as image:
-            return image.height, image.width
+def _sizes(files: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Return the size that every image is shown in; None where it cannot be read."""
+
+    def size(file: str) -> tuple[int, int] | None:
+        try:
+            with Image.open(file) as image:
+                turned = image.getexif().get(ExifTags.Base.Orientation, 1) >= 5
+                height, width = image.height, image.width
+        except OSError:
+            return None
+        return (width, height) if turned else (height, width)
 
     with ThreadPoolExecutor(16) as pool:
         return list(pool.map(size, files))

@@ -20,6 +20,12 @@ from deepprism_jax.image_features import ImageFeatures
 from deepprism_jax.metrics.feature_cache import FeatureCache
 from deepprism_jax.metrics.state import Moments, Score
 
+MID_GRAY = 120
+"""[0, 1] taken for [-1, 1] becomes 128 to 255; a little below it may be noise."""
+
+SUSPICIOUS = 0.05
+"""Reconstructions with so small a share of the images' dark pixels are asked about."""
+
 NAMED = 5
 """Images with NaN that a message names; of the others it gives the number."""
 
@@ -50,8 +56,8 @@ class Contestant:
     sets: dict[str, FeatureSet] = field(default_factory=dict)
     broken: list[int] = field(default_factory=list)
     """Images whose reconstructions are not finite: no metric counts them."""
-    darkest: int = 255
-    """Smallest value of a pixel."""
+    dark: int = 0
+    """Number of values of pixels below mid-gray."""
 
     def scores(self) -> dict[str, Score]:
         """Return mean and spread of every metric of pairs."""
@@ -69,7 +75,7 @@ class Pass:
         wanted: keys of the networks that are to see the images themselves; None is all.
         caches: key to cache of features of the images themselves.
         real: features of the images themselves, by key.
-        darkest: smallest value of their pixels.
+        dark: number of values of their pixels below mid-gray.
         count: images so far.
     """
 
@@ -79,7 +85,7 @@ class Pass:
     wanted: frozenset[str] | None = None
     caches: Mapping[str, FeatureCache] = field(default_factory=dict)
     real: dict[str, FeatureSet] = field(default_factory=dict)
-    darkest: int = 255
+    dark: int = 0
     count: int = 0
 
     def run(
@@ -103,8 +109,7 @@ class Pass:
             images, mask = np.asarray(batch["image"]), np.asarray(batch["mask"])
             indices = np.asarray(batch["index"])
             self.count += int(mask.sum())
-            if mask.any():
-                self.darkest = min(self.darkest, int(images[mask].min()))
+            self.dark += int(np.sum(images[mask] < MID_GRAY))
             placed = self.place(images)
             self._add_real(images, placed, indices, mask)
             for name, contestant in contestants.items():
@@ -159,8 +164,7 @@ class Pass:
         finite, values, pixels = jax.device_get((finite, values, pixels))
         good = mask & finite
         contestant.broken += indices[mask & ~finite].tolist()
-        if good.any():
-            contestant.darkest = min(contestant.darkest, int(pixels[good].min()))
+        contestant.dark += int(np.sum(pixels[good] < MID_GRAY))
         for name, numbers in values.items():
             part = Moments.from_values(jnp.asarray(numbers), good)
             total = contestant.moments.get(name)
@@ -190,10 +194,10 @@ def warnings(name: str, contestant: Contestant, passed: Pass) -> list[str]:
             f"{len(broken):,} of {passed.count:,} reconstructions by {name} have NaN "
             f"or infinite numbers and count in no figure: images {listed}{more}"
         )
-    # [0, 1] taken for [-1, 1] becomes 128 to 255.
-    if contestant.darkest >= 127 > passed.darkest + 32:
+    if contestant.dark < SUSPICIOUS * passed.dark:
         lines.append(
-            f"no pixel of the reconstructions by {name} is darker than mid-gray: a "
-            "model that gives images in [0, 1] must be trained again to give [-1, 1]"
+            f"almost no pixel of the reconstructions by {name} is darker than "
+            "mid-gray, and many of the images are: does the model give [0, 1] or "
+            "[0, 255] where [-1, 1] is due?"
         )
     return lines

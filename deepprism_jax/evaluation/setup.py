@@ -55,6 +55,14 @@ def make_real_side(
     )
 
 
+def unread(count: int, images: int) -> str:
+    """Say how many images could not be read."""
+    return (
+        f"{count:,} of {images:,} images could not be read and count in no figure; the "
+        "log names them"
+    )
+
+
 def make_pass(suite: Suite, mesh: Mesh, real: RealSide) -> Pass:
     """Put the networks of the metrics on a mesh."""
     extract = {d.key: make_extract(d, mesh) for d in suite.distributions}

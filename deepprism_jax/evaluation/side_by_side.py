@@ -209,12 +209,15 @@ def _best(
         better = column(name).better
         if name in apart or not better:
             continue
+        most = max((r.scores[name].count for r in rows if name in r.scores), default=0)
         values = {
             n: float(format_value(name, rows[n].scores[name].value))
             for n in competing
             if name in rows[n].scores
             and not rows[n].method.startswith(IMAGES)
             and math.isfinite(rows[n].scores[name].value)
+            # Of fewer images, since others were no numbers; 0 does not tell.
+            and rows[n].scores[name].count in (0, most)
         }
         if len(values) > 1:  # one alone is not the best of anything
             top = (max if better == "higher" else min)(values.values())

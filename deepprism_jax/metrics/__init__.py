@@ -10,6 +10,7 @@ from deepprism_jax.metrics.fid import FID
 from deepprism_jax.metrics.gaussian import Gaussian
 from deepprism_jax.metrics.inception_score import InceptionScore
 from deepprism_jax.metrics.kid import KID
+from deepprism_jax.metrics.lpips import LPIPS
 from deepprism_jax.metrics.ms_ssim import MSSSIM
 from deepprism_jax.metrics.precision_recall import PrecisionRecall
 from deepprism_jax.metrics.psnr import PSNR
@@ -19,6 +20,7 @@ from deepprism_jax.metrics.state import Metric, Moments, Score
 __all__ = [
     "FID",
     "KID",
+    "LPIPS",
     "MSSSIM",
     "PCA",
     "PSNR",

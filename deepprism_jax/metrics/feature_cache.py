@@ -25,15 +25,19 @@ MOST_BYTES = 2**30
 """Memory that features may take: 88,000 images of Inception's."""
 
 
-def cache_path(source: FeatureSource, directory: str | Path | None = None) -> Path:
+def cache_path(
+    source: FeatureSource, directory: str | Path | None = None, *, code: str = ""
+) -> Path:
     """Return the file of that source, in the user's cache directory if none is given.
+
+    `code` tells one implementation of the network from another.
 
     That is `deepprism_jax/features` in `$XDG_CACHE_HOME` or `~/.cache`.
     """
     if directory is None:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         directory = base / "deepprism_jax" / "features"
-    return Path(directory) / f"{source.slug}.npz"
+    return Path(directory) / f"{'-'.join(filter(None, (source.slug, code)))}.npz"
 
 
 class FeatureCache:

@@ -1,5 +1,7 @@
 """What is measured is what images and weights allow; the rest is said in a line."""
 
+from pathlib import Path
+
 import corner
 import pytest
 
@@ -14,10 +16,11 @@ def has(monkeypatch):
 
     def put(*names):
         monkeypatch.setattr(
-            networks.store, "find", lambda name: name if name in names else None
+            networks.store, "find", lambda name: Path(name) if name in names else None
         )
 
     monkeypatch.setattr(networks.store, "fingerprint", lambda path: f"of {path}")
+    monkeypatch.setattr(networks.store, "facts", lambda path: {"checked": "sha256"})
     monkeypatch.setattr(
         networks, "load_perceptual_distance", lambda net, weights, heads: net
     )
@@ -100,3 +103,17 @@ def test_every_metric_has_a_column():
     from deepprism_jax.evaluation.table4 import COLUMNS
 
     assert set(METRICS) <= COLUMNS.keys()
+
+
+def test_weights_of_another_network_are_said_and_left_out(has, monkeypatch):
+    has("inception")
+
+    def refuse(path):
+        raise ValueError(f"{path} is not the Inception-v3 of FID")
+
+    monkeypatch.setattr(networks, "load_inception", refuse)
+    suite = make_suite((), (32, 32), 3)
+    assert suite.distributions == []
+    assert "fid: inception is not the Inception-v3 of FID" in suite.skipped
+    with pytest.raises(PreflightError, match="is not the Inception-v3"):
+        make_suite(("fid",), (32, 32), 3)

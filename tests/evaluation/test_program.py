@@ -3,6 +3,7 @@
 import csv
 import json
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import corner
@@ -35,9 +36,12 @@ def inception(monkeypatch, tmp_path):
     monkeypatch.setattr(networks, "INCEPTION", corner.Corner("Inception"))
     monkeypatch.setattr(networks, "load_inception", lambda path: corner.PARAMS)
     monkeypatch.setattr(
-        networks.store, "find", lambda name: name if name == "inception" else None
+        networks.store,
+        "find",
+        lambda name: Path(name) if name == "inception" else None,
     )
     monkeypatch.setattr(networks.store, "fingerprint", lambda path: "f" * 16)
+    monkeypatch.setattr(networks.store, "facts", lambda path: {"checked": "sha256"})
 
 
 class Code(NamedTuple):
@@ -106,6 +110,14 @@ def test_a_run_of_all_metrics_writes_every_file(tmp_path):
     assert np.mean(values) == pytest.approx(model["psnr"]["value"], rel=1e-5)
 
 
+def test_files_of_an_earlier_evaluation_do_not_stay_beside_others(tmp_path):
+    run(tmp_path / "run")
+    report = run(tmp_path / "run", replace(FEW, metrics=("fid",)))
+    assert figures(report).keys() == {("model", "fid")}
+    written = {p.name for p in (tmp_path / "run").iterdir()}
+    assert written == {"metrics.json", "metrics.md", "metrics.csv", "eval.png"}
+
+
 def test_one_device_gives_the_figures_of_four(tmp_path, monkeypatch):
     four = run(tmp_path / "four")
     one = make_mesh(jax.devices()[:1])
@@ -123,6 +135,35 @@ def test_a_model_of_nans_fails_in_a_line_and_leaves_old_figures(tmp_path):
         run(tmp_path / "run", scale=float("nan"))
     assert [p.name for p in (tmp_path / "run").iterdir()] == ["metrics.json"]
     assert (tmp_path / "run" / "metrics.json").read_text() == "old"
+
+
+class Flawed(Dimmer):
+    """Gives no numbers for images that are bright at one place."""
+
+    def reconstruct(self, x):
+        bright = x[:, :1, :1, :1] > 0
+        return jax.numpy.where(bright, jax.numpy.nan, x / 2)
+
+
+def test_a_few_nans_cost_the_metrics_that_need_all_images_and_no_others(tmp_path):
+    model = Trained(Flawed(), DataConfig(image_size=(16, 16)), 7, tmp_path)
+    options = replace(FEW, kid_subset=22, baselines=True)
+    program.evaluate_model(model, options, CONSOLE, progress)
+    report = json.loads((tmp_path / "metrics.json").read_text())
+    flawed = report["methods"][0]
+    assert 1 < flawed["psnr"]["count"] < 22
+    assert "fid" in flawed
+    assert "kid" not in flawed
+    notes = "; ".join(report["provenance"]["notes"])
+    assert "reconstructions by model have NaN or infinite numbers" in notes
+    assert "kid left out: kernel distance over subsets of 22" in notes
+    # Of fewer images, the model is not the best of anything.
+    program.main(Options(compare=(tmp_path,), output=tmp_path))
+    table = (tmp_path / "compare.md").read_text()
+    (row,) = (line for line in table.splitlines() if f"| {tmp_path.name} |" in line)
+    figure = f"{flawed['psnr']['value']:.2f}"
+    assert figure in row
+    assert f"**{figure}" not in row
 
 
 def test_runs_are_put_side_by_side(tmp_path, capsys):
@@ -183,6 +224,47 @@ def test_generated_images_of_other_sizes_are_refused(folders):
     with pytest.raises(PreflightError, match=r"5\.png is 16x20 and not 16x16 as the"):
         measure(folders, **real)
     assert not (folders / "made-eval").exists()
+
+
+def test_a_reference_of_another_resolution_is_refused(folders, tmp_path):
+    real = {"source": "folder", "path": str(folders / "real"), "split": "."}
+    file = folders / "reference.npz"
+    measure(folders, **real, save_reference=file)
+    for path in (folders / "made").iterdir():
+        Image.open(path).resize((8, 8)).save(path)
+    with pytest.raises(PreflightError, match="images of 16x16, and these are 8x8"):
+        measure(folders, reference=file)
+    with pytest.raises(PreflightError, match="give their --source"):
+        measure(folders, reference=file, save_reference=tmp_path / "new.npz")
+
+
+def test_images_that_lie_on_their_side_are_measured_as_they_are_shown(folders):
+    pixels = np.zeros((24, 16, 3), np.uint8)
+    for path in (folders / "made").iterdir():
+        path.unlink()
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.fromarray(pixels).save(folders / "made" / "a.jpg", exif=turned)
+    Image.fromarray(pixels).save(folders / "made" / "b.jpg")
+    with pytest.raises(PreflightError, match=r"b\.jpg is 24x16 and not 16x24"):
+        measure(folders, source="folder", path=str(folders / "real"), split=".")
+
+
+def test_unreadable_images_are_counted(folders):
+    data = (folders / "made" / "7.png").read_bytes()
+    (folders / "made" / "7.png").write_bytes(data[: len(data) // 2])
+    report = measure(folders, source="folder", path=str(folders / "real"), split=".")
+    notes = "; ".join(report["provenance"]["notes"])
+    assert "1 of 12 images could not be read" in notes
+    assert report["methods"][0]["fid"]["count"] == 11
+
+
+@pytest.mark.parametrize("option", [{"splits": 0}, {"kid_subset": 1}])
+def test_settings_that_no_images_allow_are_refused(folders, option):
+    with pytest.raises(PreflightError, match="must be at least"):
+        measure(
+            folders, source="folder", path=str(folders / "real"), split=".", **option
+        )
 
 
 def test_generated_images_need_something_to_be_compared_with(folders):

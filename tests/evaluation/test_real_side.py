@@ -62,6 +62,8 @@ def test_metrics_that_need_more_images_are_left_out_or_refused():
     chosen = suite()
     RealSide(chosen, Images("cifar10", "test", (32, 32), 3), SETTINGS)
     assert chosen.distributions[0].metrics == {"frechet": "fid"}
+    RealSide(one := suite(), Images("cifar10", "test", (32, 32), 1), SETTINGS)
+    assert one.distributions == []
 
 
 def test_a_reference_gives_what_its_images_give(tmp_path):
@@ -75,7 +77,7 @@ def test_a_reference_gives_what_its_images_give(tmp_path):
     expected, _ = writer.compare(features(0), features(1))
     assert scores == expected
     assert reader.scores_of_images({}) == {}
-    assert reader.facts()["reference"].startswith("60 images of cifar10, split 'test'")
+    assert reader.facts()["reference"].startswith("60 images of 32x32, cifar10,")
 
 
 def test_a_reference_of_few_images_is_noticed_before_any_work(tmp_path):

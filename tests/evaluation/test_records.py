@@ -66,7 +66,7 @@ def test_json_takes_what_python_has_and_it_has_not(tmp_path):
 
 def test_csv_has_a_line_a_method_and_metric_with_all_behind_it(tmp_path):
     path = tmp_path / "metrics.csv"
-    write_csv(path, ROWS, FACTS)
+    write_csv(path, ROWS, FACTS | {"kid_subset": 1000})
     with path.open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
     assert tuple(read[0]) == FIELDS
@@ -80,8 +80,11 @@ def test_csv_has_a_line_a_method_and_metric_with_all_behind_it(tmp_path):
         ("bicubic 4x", "code"),
     ]
     shared = {"source": "cifar10", "split": "test", "image_size": "32x48"}
-    shared |= {"step": "5", "deepprism_jax": "0.1"}
+    shared |= {"step": "5", "deepprism_jax": "0.1", "name": ""}
+    assert (read[0]["reference"], read[0]["kid_subset"]) == ("", "")
     assert read[1] == shared | {
+        "reference": "the images",
+        "kid_subset": "1000",
         "method": "model",
         "metric": "kid",
         "value": "0.01794",

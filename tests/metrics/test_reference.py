@@ -119,6 +119,7 @@ EYE = {"mu": np.zeros(3), "sigma": np.eye(3)}
         ({**EYE, "sigma": np.eye(3, dtype=int)}, "finite"),
         ({**EYE, "sigma": -np.eye(3)}, "no covariance"),
         ({**EYE, "sigma": np.tri(3)}, "no covariance"),
+        ({**EYE, "sigma": 2 - np.eye(3)}, "negative eigenvalues"),
         ({**EYE, "features": np.zeros((9, 4), np.float32)}, "do not go with its mu"),
         ({**EYE, "logits": np.zeros(9, np.float32)}, r"logits \(9,\) are not rows"),
         ({**EYE, "provenance": np.array('{"data": "x"}')}, "provenance is not und"),
