@@ -18,6 +18,7 @@ from deepprism_jax.evaluation.feature_sets import (
     score_of,
 )
 from deepprism_jax.evaluation.networks import Distribution, Suite
+from deepprism_jax.evaluation.reference_files import load_references
 from deepprism_jax.metrics.feature_cache import FeatureCache, cache_path
 from deepprism_jax.metrics.feature_rows import FeatureRows
 from deepprism_jax.metrics.feature_source import FeatureSource
@@ -26,7 +27,6 @@ from deepprism_jax.metrics.reference import (
     Provenance,
     Reference,
     check_free,
-    load_reference,
     save_reference,
 )
 from deepprism_jax.metrics.state import Score
@@ -88,7 +88,7 @@ class RealSide:
         self._images, self._settings, self._save = images, settings, save
         self._references: dict[str, Reference] = {}
         if reference:
-            self._references = _load(reference, suite, images.image_size)
+            self._references = load_references(reference, suite, images.image_size)
         for distribution in suite.distributions:
             of_file = self._references.get(distribution.key)
             _fit(suite, distribution, images.count, of_file, settings, asked)
@@ -212,60 +212,6 @@ class RealSide:
         return Reals(
             reference.statistics,
             None if rows is None else FeatureRows.from_array(rows),
-        )
-
-
-def _load(
-    path: Path, suite: Suite, image_size: tuple[int, int]
-) -> dict[str, Reference]:
-    """Load a reference for the network that it is of; the others leave the suite."""
-    problems, references = [], {}
-    for distribution in suite.distributions:
-        network = distribution.network
-        features = network.shapes()["fc"]["kernel"].shape[0]
-        try:
-            reference = load_reference(
-                path,
-                network=network.name,
-                weights=distribution.fingerprint,
-                resize=network.resize,
-            )
-            if reference.statistics.mean.size != features:
-                raise ValueError(
-                    f"reference {path} has {reference.statistics.mean.size:,} "
-                    f"features, and {network.name} has {features:,}: choose metrics "
-                    "of the network that it was made with"
-                )
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        references[distribution.key] = reference
-    if not references:
-        raise ValueError(
-            problems[0]
-            if problems
-            else f"reference {path} serves no metric that can be measured here: "
-            "get the weights of its network first"
-        )
-    for reference in references.values():
-        _check_size(path, reference, image_size)
-    left = [d for d in suite.distributions if d.key not in references]
-    suite.skipped += [
-        f"{', '.join(d.metrics.values())}: reference {path} is of another network"
-        for d in left
-    ]
-    suite.distributions = [d for d in suite.distributions if d.key in references]
-    return references
-
-
-def _check_size(path: Path, reference: Reference, image_size: tuple[int, int]) -> None:
-    origin = reference.provenance
-    if origin is not None and tuple(origin.image_size) != tuple(image_size):
-        (height, width), (here, across) = origin.image_size, image_size
-        raise ValueError(
-            f"reference {path} is of images of {height}x{width}, and these are "
-            f"{here}x{across}: figures of different resolutions do not compare; make "
-            "the reference from images of this size"
         )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float, UInt8
 
-from deepprism_jax.image_features import ImageFeatures
+from deepprism_jax.image_features import ImageFeatures, to_rgb
 
 SIZE = 224
 CLASSES = 1000
@@ -139,21 +139,10 @@ def prepare(
         TypeError: images are not 8-bit.
         ValueError: for a number of channels other than one and three.
     """
-    if images.dtype != np.uint8:
-        raise TypeError(
-            f"images are {images.dtype}, not uint8: convert images in [-1, 1] with "
-            "deepprism_jax.ops.pixels.to_uint8"
-        )
-    *_, channels = images.shape
-    if channels not in (1, 3):
-        raise ValueError(
-            f"EfficientNet-Lite0 reads gray or RGB images, got {channels} channels; "
-            "convert the images"
-        )
-    x = jnp.asarray(images, jnp.float32)
-    shape = (len(images), SIZE, SIZE, channels)
+    x = to_rgb(images, "EfficientNet-Lite0")
+    shape = (len(images), SIZE, SIZE, 3)
     x = jax.image.resize(x, shape, "bicubic", antialias=True)
-    return jnp.broadcast_to((x - 127.0) / 128.0, (*x.shape[:-1], 3))
+    return (x - 127.0) / 128.0
 
 
 def _shapes(kernel: tuple[int, ...]) -> Params:
