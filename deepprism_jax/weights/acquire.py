@@ -15,7 +15,7 @@ from deepprism_jax.weights import store
 from deepprism_jax.weights.download import DownloadError, Watch, download
 from deepprism_jax.weights.folding import first_mismatch
 from deepprism_jax.weights.registry import Entry, entry
-from deepprism_jax.weights.state_dict import read_state_dict, sha256
+from deepprism_jax.weights.state_dict import opened
 
 try:
     import fcntl
@@ -113,11 +113,14 @@ def _take(wanted: Entry, path: Path, facts: dict[str, str]) -> Path:
     """Check a file, convert it, and give it its final name."""
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
-    digest = sha256(path)
-    known = digest == wanted.sha256
-    if not known and path.suffix not in _EXPORTS:
-        raise ValueError(f"{facts['source']} is another file: its SHA-256 is {digest}")
-    state = wanted.keep(read_state_dict(path, wanted.prefixes))
+    with opened(path) as content:
+        digest = content.sha256()
+        known = digest == wanted.sha256
+        if not known and path.suffix not in _EXPORTS:
+            raise ValueError(
+                f"{facts['source']} is another file: its SHA-256 is {digest}"
+            )
+        state = wanted.keep(content.tensors(wanted.prefixes))
     if wrong := first_mismatch(wanted.shapes(), state):
         raise ValueError(f"{facts['source']} is not {wanted.name}: {wrong}")
     facts = facts | {

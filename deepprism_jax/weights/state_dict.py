@@ -12,8 +12,8 @@ import os
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import safetensors
@@ -25,10 +25,14 @@ from deepprism_jax.weights.torch_files import (
     read_stream,
 )
 
-_PIECE = 1 << 20
+_ZIP = b"PK"
 
 _LARGEST = 2 << 30
 """Bytes that an archive may unpack to: a small one may claim any number of them."""
+
+
+_LONGEST = 300
+"""Characters of a reason: a name in an untrusted file may have any number of them."""
 
 
 def read_state_dict(
@@ -44,55 +48,98 @@ def read_state_dict(
         ValueError: it is of another kind, damaged, cut off, or a pickle in it asks for
             more than tensors; one line.
     """
+    with opened(path) as content:
+        return content.tensors(prefixes)
+
+
+@dataclass(frozen=True)
+class Content:
+    """The bytes that tensors are in: of a file, or of the one `.pth` that it wraps.
+
+    A checksum says something of tensors only if both come from the same bytes.
+    """
+
+    path: Path
+    stream: io.BufferedIOBase
+
+    def sha256(self) -> str:
+        """Return the SHA-256 of all bytes."""
+        self.stream.seek(0)
+        return hashlib.file_digest(self.stream, "sha256").hexdigest()
+
+    def tensors(self, prefixes: tuple[str, ...] = ()) -> StateDict:
+        """Return the tensors, and raise, as `read_state_dict` does."""
+        with _named(self.path):
+            self.stream.seek(0)
+            head = self.stream.read(9)
+            if head.startswith(_ZIP):
+                return _read_zip(self.stream, prefixes)
+            if isinstance(self.stream, io.BytesIO):
+                self.stream.seek(0)
+                size = self.stream.getbuffer().nbytes
+                return read_stream(self.stream, size, prefixes)
+            if head[8:] == b"{":
+                return _read_safetensors(self.path, prefixes)
+            number = self.stream.fileno()
+            with mmap.mmap(number, 0, access=mmap.ACCESS_READ) as stream:
+                return read_stream(stream, len(stream), prefixes)
+
+
+@contextmanager
+def opened(path: str | os.PathLike) -> Iterator[Content]:
+    """Open a file; this alone decides what is inside of what.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is an archive that cannot be unpacked; one line.
+    """
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no weights file {str(path)!r}")
-    # What a damaged archive, header or pickle raises can be almost anything.
+    with path.open("rb") as stream:
+        with _named(path):
+            inner = _inner(stream)
+        yield Content(path, inner or stream)
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Turn what a damaged archive, header or pickle raises, almost anything."""
     try:
-        with path.open("rb") as stream:
-            return _read(path, stream, prefixes)
+        yield
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = reason if len(reason) <= _LONGEST else f"{reason[:_LONGEST]}..."
         raise ValueError(f"cannot read weights file {path}: {reason}") from error
 
 
-def sha256(path: str | os.PathLike) -> str:
-    """Return the SHA-256 of a file, or of the one `.pth` inside of an archive."""
-    digest = hashlib.sha256()
-    with _unpacked(Path(path)) as stream:
-        while piece := stream.read(_PIECE):
-            digest.update(piece)
-    return digest.hexdigest()
-
-
-def _read(
-    path: Path, stream: io.BufferedIOBase, prefixes: tuple[str, ...]
-) -> StateDict:
-    head = stream.read(9)
-    stream.seek(0)
-    if head.startswith(b"PK"):
-        return _read_zip(stream, prefixes)
-    if head[8:] == b"{":
-        return _read_safetensors(path, prefixes)
-    with mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return read_stream(content, len(content), prefixes)
+def _inner(stream: io.BufferedIOBase) -> io.BytesIO | None:
+    """Return the one `.pth` in an archive that is not itself a file of torch."""
+    if stream.read(len(_ZIP)) != _ZIP or not zipfile.is_zipfile(stream):
+        return None
+    with _archive(stream) as archive:
+        names = archive.namelist()
+        inner = [name for name in names if name.endswith(".pth")]
+        if len(inner) != 1 or any(map(is_program, names)):
+            return None
+        return io.BytesIO(archive.read(inner[0]))
 
 
 def _read_zip(stream: io.BufferedIOBase, prefixes: tuple[str, ...]) -> StateDict:
-    with zipfile.ZipFile(stream) as archive:
-        unpacked = sum(member.file_size for member in archive.infolist())
-        if unpacked > _LARGEST:
-            raise ValueError(f"it would unpack to {unpacked} bytes")
-        if any(is_program(name) for name in archive.namelist()):
+    with _archive(stream) as archive:
+        if any(map(is_program, archive.namelist())):
             return read_archive(archive, prefixes)
-        if inner := _inner(archive):
-            content = archive.read(inner)
-            if content.startswith(b"PK"):
-                return _read_zip(io.BytesIO(content), prefixes)
-            return read_stream(io.BytesIO(content), len(content), prefixes)
     stream.seek(0)
     with np.load(stream) as file:
         return {name: file[name] for name in file if _wanted(name, prefixes)}
+
+
+def _archive(stream: io.BufferedIOBase) -> zipfile.ZipFile:
+    archive = zipfile.ZipFile(stream)
+    unpacked = sum(member.file_size for member in archive.infolist())
+    if unpacked > _LARGEST:
+        raise ValueError(f"it would unpack to {unpacked} bytes")
+    return archive
 
 
 def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> StateDict:
@@ -107,23 +154,3 @@ def _read_safetensors(path: Path, prefixes: tuple[str, ...]) -> StateDict:
 
 def _wanted(name: str, prefixes: tuple[str, ...]) -> bool:
     return not prefixes or name.startswith(prefixes)
-
-
-def _inner(archive: zipfile.ZipFile) -> str | None:
-    """Return the name of the one `.pth` that an archive is the wrapping of."""
-    inner = [name for name in archive.namelist() if name.endswith(".pth")]
-    return inner[0] if len(inner) == 1 else None
-
-
-@contextmanager
-def _unpacked(path: Path) -> Iterator[io.BufferedIOBase | IO[bytes]]:
-    """Open a file, or the one `.pth` inside of it."""
-    with path.open("rb") as stream:
-        if zipfile.is_zipfile(stream):
-            with zipfile.ZipFile(stream) as archive:
-                if inner := _inner(archive):
-                    with archive.open(inner) as member:
-                        yield member
-                    return
-        stream.seek(0)
-        yield stream

