@@ -2,97 +2,26 @@
 
 Both formats hold a pickle, in which tensors refer to storages, and the storages' raw
 bytes: the one since torch 1.6 (2020) as members of a zip archive, the one before it
-behind the pickle in the same stream. A pickle is a program. This one may build
-dictionaries, tuples and descriptions of tensors, and whatever else it asks for is
-refused by name before anything of it is imported.
+behind the pickle in the same stream.
 """
 
 import io
 import math
 import mmap
-import pickle
-import pickletools
 import struct
 import zipfile
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+
+from deepprism_jax.weights.torch_pickle import Storage, Tensor, load, natural
 
 StateDict = dict[str, np.ndarray]
 """Tensors by name, in torch's layout (kernels OIHW)."""
 
-STORAGES = {
-    "FloatStorage": "<f4",
-    "DoubleStorage": "<f8",
-    "HalfStorage": "<f2",
-    "BFloat16Storage": "bfloat16",
-    "LongStorage": "<i8",
-    "IntStorage": "<i4",
-    "ShortStorage": "<i2",
-    "CharStorage": "|i1",
-    "ByteStorage": "|u1",
-    "BoolStorage": "|b1",
-}
-"""Torch's classes of storages, and NumPy's names of what is in them."""
-
 MAGIC = 0x1950A86A20F9469CFC6C
 """What the format before torch 1.6 begins with, as a pickle of its own."""
-
-
-class _Storage(NamedTuple):
-    """A run of numbers in the file."""
-
-    dtype: str
-    key: str
-    count: int
-    """Numbers stored under the key."""
-    start: int
-    """Where the storage begins, for one that is a view of that under the key."""
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes stored under the key."""
-        return self.count * (2 if self.dtype == "bfloat16" else _size(self.dtype))
-
-
-class _Tensor(NamedTuple):
-    """How a tensor lies in its storage, in numbers and not in bytes."""
-
-    storage: Any
-    offset: Any
-    shape: Any
-    strides: Any
-
-
-# What `find_class` gives out is immutable (strings, built-in types) or made anew for
-# every file: a pickle may also set attributes of what it has got hold of.
-class _Unpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return STORAGES[name]
-        if (module, name) == ("torch._utils", "_rebuild_tensor"):
-            return lambda *description: _Tensor(*description)
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return lambda *description: _Tensor(*description[:4])
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return lambda tensor, *_: tensor
-        if (module, name) == ("torch", "Size"):
-            return tuple
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        raise ValueError(
-            f"its pickle asks for {module}.{name}, which a file of tensors has no need "
-            "of; refused without running it"
-        )
-
-    def persistent_load(self, pid: Any) -> _Storage:
-        kind, dtype, key, _, count, *view = pid
-        if kind != "storage" or dtype not in STORAGES.values():
-            raise ValueError("its pickle refers to something that is not a storage")
-        start = view[0][1] if view and view[0] is not None else 0
-        return _Storage(dtype, str(key), *_natural((count, start)))
 
 
 def read_archive(archive: zipfile.ZipFile, prefixes: tuple[str, ...]) -> StateDict:
@@ -103,7 +32,7 @@ def read_archive(archive: zipfile.ZipFile, prefixes: tuple[str, ...]) -> StateDi
     if order in archive.namelist() and archive.read(order) != b"little":
         raise ValueError("it was written by a big-endian machine")
 
-    def read(storage: _Storage) -> bytes:
+    def read(storage: Storage) -> bytes:
         info = archive.getinfo(f"{root}data/{storage.key}")
         if info.compress_type != zipfile.ZIP_STORED or info.file_size != storage.nbytes:
             raise ValueError(
@@ -111,7 +40,7 @@ def read_archive(archive: zipfile.ZipFile, prefixes: tuple[str, ...]) -> StateDi
             )
         return archive.read(info)
 
-    wanted = _select(_load(io.BytesIO(archive.read(program))), prefixes)
+    wanted = _select(load(io.BytesIO(archive.read(program))), prefixes)
     parts = [_place(tensors, read(storage)) for storage, tensors in _shared(wanted)]
     return _in_order(wanted, parts)
 
@@ -131,13 +60,15 @@ def read_stream(
         size: its length in bytes.
         prefixes: beginnings of names; none reads all.
     """
-    if _load(stream) != MAGIC:
+    if load(stream) != MAGIC:
         raise ValueError("it does not begin as a file of torch does")
-    _load(stream)  # the format's version, 1001 ever since there is one
-    if not _load(stream)["little_endian"]:
+    load(stream)  # the format's version, 1001 ever since there is one
+    if not load(stream)["little_endian"]:
         raise ValueError("it was written by a big-endian machine")
-    everything = _load(stream)
-    keys = [str(key) for key in _load(stream)]
+    everything = load(stream)
+    keys = load(stream)
+    if not all(isinstance(key, str) for key in keys):
+        raise ValueError("a storage in it has no name")
     wanted = _select(everything, prefixes)
     shared = {storage.key: (storage, ts) for storage, ts in _shared(wanted)}
     sizes = {t.storage.key: t.storage for t in _select(everything, ()).values()}
@@ -156,61 +87,41 @@ def read_stream(
     return _in_order(wanted, parts)
 
 
-def _load(stream: Any) -> Any:
-    """Return what the pickle at this place of the stream describes."""
-    start = stream.tell()
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
-        # The unpickler makes room for as many objects as the highest number says.
-        if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
-            raise ValueError("its pickle numbers objects that it does not have")
-    end = stream.tell()
-    stream.seek(start)
-    # Pickles of Python 2 have names as bytes.
-    return _Unpickler(io.BytesIO(stream.read(end - start)), encoding="latin1").load()
-
-
-def _select(everything: Any, prefixes: tuple[str, ...]) -> dict[str, _Tensor]:
+def _select(everything: Any, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     if not isinstance(everything, Mapping):
         raise ValueError(f"it holds a {type(everything).__name__}, not tensors by name")
     tensors = {
         name: _checked(name, value)
         for name, value in everything.items()
-        if isinstance(name, str) and isinstance(value, _Tensor)
+        if isinstance(name, str) and isinstance(value, Tensor)
     }
     if not tensors:
         raise ValueError("it holds no tensors by name")
     return {n: t for n, t in tensors.items() if not prefixes or n.startswith(prefixes)}
 
 
-def _checked(name: str, tensor: _Tensor) -> _Tensor:
+def _checked(name: str, tensor: Tensor) -> Tensor:
     """Return the tensor with its numbers checked, its offset that in the file."""
     storage, offset, shape, strides = tensor
-    if not isinstance(storage, _Storage):
+    if not isinstance(storage, Storage):
         raise ValueError(f"{name} has no storage")
-    (offset,), shape, strides = map(_natural, ((offset,), shape, strides))
-    if len(shape) != len(strides) or len(shape) > 32:
+    (offset,), shape, strides = map(natural, ((offset,), shape, strides))
+    if len(shape) != len(strides):
         raise ValueError(f"{name} has {len(shape)} axes and {len(strides)} strides")
-    return _Tensor(storage, storage.start + offset, shape, strides)
-
-
-def _natural(values: Any) -> tuple[int, ...]:
-    values = tuple(values)
-    if any(type(value) is not int or not 0 <= value < 1 << 62 for value in values):
-        raise ValueError("a size in its pickle is not a natural number")
-    return values
+    return Tensor(storage, storage.start + offset, shape, strides)
 
 
 def _shared(
-    tensors: Mapping[str, _Tensor],
-) -> list[tuple[_Storage, dict[str, _Tensor]]]:
+    tensors: Mapping[str, Tensor],
+) -> list[tuple[Storage, dict[str, Tensor]]]:
     """Return every storage with the tensors that lie in it."""
-    groups: dict[str, dict[str, _Tensor]] = {}
+    groups: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         groups.setdefault(tensor.storage.key, {})[name] = tensor
     return [(next(iter(group.values())).storage, group) for group in groups.values()]
 
 
-def _place(tensors: Mapping[str, _Tensor], content: bytes) -> StateDict:
+def _place(tensors: Mapping[str, Tensor], content: bytes) -> StateDict:
     """Return the tensors of one storage as arrays of their own."""
     arrays = {}
     for name, (storage, offset, shape, strides) in tensors.items():
@@ -235,10 +146,6 @@ def _numbers(content: bytes, dtype: str) -> np.ndarray:
     # NumPy has no such type: it is the upper half of float32.
     halves = np.frombuffer(content, "<u2").astype(np.uint32)
     return (halves << 16).view(np.float32)
-
-
-def _size(dtype: str) -> int:
-    return np.dtype(dtype).itemsize
 
 
 def _in_order(names: Mapping[str, Any], parts: list[StateDict]) -> StateDict:
