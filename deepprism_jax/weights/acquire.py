@@ -99,14 +99,19 @@ def _download(
     there = part.stat().st_size if part.exists() else 0
     _check_room(part.parent, wanted.size - there + wanted.kept_size)
     told = watch(wanted.size) if watch else None
-    download(address, part, wanted.size, watch=told)
-    try:
-        path = _take(wanted, part, {"source": address})
-    except ValueError:
-        part.unlink()  # it is complete and wrong: nothing to go on from
-        raise
-    part.unlink()
-    return path
+    while True:
+        goes_on = part.exists()
+        download(address, part, wanted.size, watch=told)
+        try:
+            path = _take(wanted, part, {"source": address})
+        except ValueError:
+            part.unlink()  # it is complete and wrong: nothing to go on from
+            if not goes_on:
+                raise
+            _LOG.warning("an earlier part of %s was wrong; beginning anew", wanted.file)
+        else:
+            part.unlink()
+            return path
 
 
 def _take(wanted: Entry, path: Path, facts: dict[str, str]) -> Path:

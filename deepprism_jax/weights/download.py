@@ -17,6 +17,10 @@ class DownloadError(Exception):
     """The file could not be had; one line says why."""
 
 
+class _Excess(DownloadError):
+    """There are more bytes than the file has."""
+
+
 def download(
     address: str,
     path: Path,
@@ -28,7 +32,8 @@ def download(
     """Complete the file at `path` from the network.
 
     What is there already is kept and only the rest is asked for, but a server that
-    sends the whole file is obeyed. What has come is kept if the connection breaks.
+    sends the whole file is obeyed. What has come is kept if the connection breaks and
+    the server had announced the right number of bytes: less may be any page.
 
     Args:
         address: URL of the file.
@@ -55,12 +60,14 @@ def download(
         with urllib.request.urlopen(request, timeout=timeout) as response:
             if not _goes_on(response, there):
                 there = 0
-            announced = response.headers.get("Content-Length")
-            if announced is not None and there + int(announced) != size:
-                raise DownloadError(
-                    f"{address} has {there + int(announced)} bytes, not {size}"
-                )
-            _save(_pieces(response, address, there, size), path, there, watch)
+            announced = _announced(response, there)
+            if announced not in (None, size):
+                raise DownloadError(f"{address} has {announced} bytes, not {size}")
+            pieces = _pieces(response, address, there, size)
+            if announced:
+                _save(pieces, path, there, watch)
+            else:
+                _save_whole(pieces, path, watch)
     except urllib.error.HTTPError as error:
         with error:
             answer = f"{error.code} {error.reason}"
@@ -75,6 +82,16 @@ def _goes_on(response: Any, there: int) -> bool:
     return bool(there) and response.status == 206 and begins
 
 
+def _announced(response: Any, there: int) -> int | None:
+    """Return the bytes that the whole file has, if the server says so."""
+    if length := response.headers.get("Content-Length"):
+        return there + int(length)
+    if there:  # as in "bytes 1000-4999/5000"
+        last = response.headers["Content-Range"].partition("/")[0].rpartition("-")[2]
+        return int(last) + 1
+    return None
+
+
 def _pieces(response: Any, address: str, there: int, size: int) -> Iterator[bytes]:
     """Yield what the server sends, if it is what is missing."""
     reason = ""
@@ -86,12 +103,22 @@ def _pieces(response: Any, address: str, there: int, size: int) -> Iterator[byte
         if not piece:
             raise DownloadError(
                 f"{address} broke off after {there} of {size} bytes{reason}; the same "
-                "command goes on from there"
+                "command tries again"
             )
         there += len(piece)
         if there > size:
-            raise DownloadError(f"{address} has more than {size} bytes")
+            raise _Excess(f"{address} has more than {size} bytes")
         yield piece
+
+
+def _save_whole(pieces: Iterator[bytes], path: Path, watch: Watch | None) -> None:
+    """Write all or nothing, and until then leave what there is."""
+    scratch = path.with_name(f"{path.name}.whole")
+    try:
+        _save(pieces, scratch, 0, watch)
+        scratch.replace(path)
+    finally:
+        scratch.unlink(missing_ok=True)
 
 
 def _save(pieces: Iterator[bytes], path: Path, there: int, watch: Watch | None) -> None:
@@ -103,6 +130,9 @@ def _save(pieces: Iterator[bytes], path: Path, there: int, watch: Watch | None) 
                 there += len(piece)
                 if watch is not None:
                     watch(there)
+    except _Excess:
+        path.unlink()  # the beginning of something else
+        raise
     except OSError as error:
         raise DownloadError(f"cannot write {path}: {_reason(error)}") from error
 

@@ -97,6 +97,33 @@ def test_a_download_that_broke_off_goes_on(empty_store):
     assert files(empty_store) == ["tiny.safetensors"]
 
 
+@pytest.mark.parametrize("size", [1000, len(CONTENT)])
+def test_a_wrong_part_is_begun_anew_in_the_same_command(empty_store, caplog, size):
+    told = []
+    with serving(CONTENT, cut=1000) as server:
+        fails(address=server.address)
+        (part,) = empty_store.glob("*.part")
+        part.write_bytes(bytes(size))
+        server.cut, server.requests = None, []
+        path = acquire("tiny", address=server.address, watch=lambda _: told.append)
+    ranges = [asked for _, asked in server.requests]
+    assert ranges == ["bytes=1000-", None][size != 1000 :]
+    assert store.facts(path)["checked"] == "sha256"
+    assert files(empty_store) == ["tiny.safetensors"]
+    assert "an earlier part of tiny-1234.pth was wrong" in caplog.text
+    assert told[-1] == len(CONTENT)
+
+
+def test_a_server_with_a_wrong_file_is_asked_twice_at_most(empty_store):
+    with serving(bytes(len(CONTENT))) as server:
+        server.cut = 1000
+        fails(address=server.address)
+        server.cut = None
+        assert "is another file" in fails(address=server.address)
+    assert len(server.requests) == 3
+    assert files(empty_store) == []
+
+
 def test_a_wrong_file_leaves_nothing(empty_store):
     wrong = bytes(len(CONTENT))
     with serving(wrong) as server:

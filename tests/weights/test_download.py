@@ -85,11 +85,49 @@ def test_a_connection_that_falls_silent_is_gone_on_from(tmp_path):
     assert path.read_bytes() == CONTENT[:2_000_000]
 
 
-def test_a_stream_without_end_is_stopped(tmp_path):
+def test_a_stream_without_end_is_stopped_and_not_kept(tmp_path):
     with serving(CONTENT, length=False) as server:
         text = fails(server.address, tmp_path / "net", 1_000_000)
-    assert "more than 1000000 bytes" in text
-    assert (tmp_path / "net").stat().st_size <= 1_000_000
+        assert "more than 1000000 bytes" in text
+        assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("page", [b"<html>sign in first</html>", b"x" * (SIZE + 1)])
+def test_a_page_of_unknown_length_leaves_what_there_was(tmp_path, page):
+    """As a network says that wants a password first, whatever it is asked for."""
+    path = tmp_path / "net"
+    path.write_bytes(CONTENT[:1_000_000])
+    with serving(page, length=False, ranges=False) as server:
+        fails(server.address, path)
+    assert path.read_bytes() == CONTENT[:1_000_000]
+    assert list(tmp_path.iterdir()) == [path]
+    path.unlink()
+    with serving(page, length=False) as server:
+        fails(server.address, path)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+@pytest.mark.parametrize("there", [0, 1_000_000])
+def test_the_right_file_of_unknown_length_is_taken(tmp_path, there, ranges):
+    path = tmp_path / "net"
+    path.write_bytes(CONTENT[:there])
+    with serving(CONTENT, length=False, ranges=ranges) as server:
+        download(server.address, path, SIZE)
+    assert path.read_bytes() == CONTENT
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_rest_of_unknown_length_is_gone_on_from(tmp_path):
+    """The range that the server names is an announcement too."""
+    path = tmp_path / "net"
+    path.write_bytes(CONTENT[:1_000_000])
+    with serving(CONTENT, length=False, cut=2_000_000) as server:
+        fails(server.address, path)
+        assert path.read_bytes() == CONTENT[:3_000_000]
+        text = fails(server.address, path, SIZE + 1)
+    assert f"has {SIZE} bytes, not {SIZE + 1}" in text
+    assert path.read_bytes() == CONTENT[:3_000_000]
 
 
 def test_no_such_file(tmp_path):
