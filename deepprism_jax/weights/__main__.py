@@ -25,15 +25,17 @@ def show() -> int:
     for heading in ("name", "network", "download", "licence", "on this machine"):
         table.add_column(heading, no_wrap=heading == "name")
     for name, known in REGISTRY.items():
-        found = store.find(name)
-        checked = store.facts(found).get("checked", "nothing") if found else ""
         size = f"{known.size / 1e6:,.1f} MB" if known.size > 1e5 else f"{known.size} B"
-        table.add_row(
-            name, known.what, size, known.licence, f"by {checked}" if found else "no"
-        )
+        table.add_row(name, known.what, size, known.licence, _here(name))
     Console().print(table)
     print(f"in {store.directory()}")
     return 0
+
+
+def _here(name: str) -> str:
+    if found := store.find(name):
+        return f"by {store.facts(found).get('checked', 'nothing')}"
+    return "not its weights" if store.fault(name) else "no"
 
 
 def get(
@@ -61,6 +63,8 @@ def get(
         if there is not None:
             print(f"{name} is there: {there}; delete it to get it anew")
             continue
+        if wrong := store.fault(name):
+            print(f"{store.place(name)} is not {name}: {wrong}; getting it anew")
         try:
             with _progress(name) as watch:
                 path = acquire(name, source=source, address=url, watch=watch)

@@ -43,11 +43,21 @@ def first_mismatch(
     wanted: Mapping[str, tuple[int, ...]], state: Mapping[str, np.ndarray]
 ) -> str | None:
     """Say what is wrong with the first tensor that is not as wanted, or None."""
-    for name, shape in wanted.items():
-        if name not in state:
-            return f"it has no {name}"
-        if state[name].shape != shape:
-            return f"{name} has shape {state[name].shape}, not {shape}"
+    if wrong := first_misfit(wanted, {name: t.shape for name, t in state.items()}):
+        return wrong
+    for name in wanted:
         if not np.isfinite(state[name]).all():
             return f"{name} has values that are not finite"
+    return None
+
+
+def first_misfit(
+    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    """Say which tensor is the first that is missing or of another shape, or None."""
+    for name, shape in wanted.items():
+        if name not in found:
+            return f"it has no {name}"
+        if found[name] != shape:
+            return f"{name} has shape {found[name]}, not {shape}"
     return None

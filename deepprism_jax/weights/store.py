@@ -13,6 +13,7 @@ import numpy as np
 import safetensors
 
 from deepprism_jax.weights import registry
+from deepprism_jax.weights.folding import first_misfit
 from deepprism_jax.weights.state_dict import read_state_dict
 
 
@@ -34,37 +35,54 @@ def place(name: str) -> Path:
 
 
 def find(name: str) -> Path | None:
-    """Return the file of that name if it is in the store and whole.
+    """Return the file of that name if it is in the store, whole, and not another's.
 
     Raises:
         ValueError: there are none of that name.
     """
     path = place(name)
-    return path if is_whole(path) else None
+    return path if path.is_file() and fault(name) is None else None
 
 
 def need(name: str) -> Path:
     """Return the file of that name.
 
     Raises:
-        FileNotFoundError: it is not in the store; says how to get it.
+        FileNotFoundError: it is not in the store, or is not what it is called; says how
+            to get it.
         ValueError: there are none of that name.
     """
     path = find(name)
     if path is None:
-        raise FileNotFoundError(
-            f"no weights {name} in {directory()}; run {registry.COMMAND} get {name}"
+        wrong = fault(name)
+        problem = (
+            f"{place(name)} is not {name}: {wrong}"
+            if wrong
+            else f"no weights {name} in {directory()}"
         )
+        raise FileNotFoundError(f"{problem}; run {registry.COMMAND} get {name}")
     return path
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a file is there, and as long as its header says."""
+def fault(name: str) -> str | None:
+    """Say what is wrong with the file of that name, None if it is right or not there.
+
+    Its header alone is read: whether the file is whole, and names and shapes of its
+    tensors.
+
+    Raises:
+        ValueError: there are none of that name.
+    """
+    path = place(name)
+    if not path.exists():
+        return None
     try:
-        with safetensors.safe_open(path, framework="numpy"):
-            return True
+        with safetensors.safe_open(path, framework="numpy") as file:
+            tensors = file.keys()
+            found = {t: tuple(file.get_slice(t).get_shape()) for t in tensors}
     except (OSError, safetensors.SafetensorError):
-        return False
+        return "it is damaged or cut off"
+    return first_misfit(registry.entry(name).shapes(), found)
 
 
 def facts(path: str | os.PathLike) -> dict[str, str]:

@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from deepprism_jax.weights import store
+from deepprism_jax.weights.registry import REGISTRY
 
 STATE = {
     "conv.weight": np.arange(6, dtype=np.float32).reshape(2, 3),
@@ -31,8 +32,35 @@ def test_what_is_absent_says_how_to_get_it(monkeypatch, tmp_path):
     assert str(error.value) == (
         f"no weights vgg16 in {tmp_path}; run python -m deepprism_jax.weights get vgg16"
     )
-    save_file(STATE, tmp_path / "vgg16.safetensors")
+    write("vgg16", tmp_path / "vgg16.safetensors")
     assert store.need("vgg16") == tmp_path / "vgg16.safetensors"
+    assert store.fault("vgg16") is None
+
+
+def write(name, path, **changes):
+    """Write what has the names and shapes of some weights."""
+    shapes = REGISTRY[name].shapes() | changes
+    save_file({n: np.zeros(shape, np.float32) for n, shape in shapes.items()}, path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (None, "it has no lin0.model.1.weight"),
+        ({"lin4.model.1.weight": (1, 9, 1, 1)}, r"lin4.* \(1, 9, 1, 1\), not \(1, 25"),
+    ],
+)
+def test_what_is_not_what_it_is_called_is_not_found(
+    monkeypatch, tmp_path, changes, says
+):
+    monkeypatch.setenv("DEEPPRISM_WEIGHTS", str(tmp_path))
+    path = store.place("lpips_alex")
+    write("lpips_alex", path, **changes) if changes else save_file(STATE, path)
+    assert store.find("lpips_alex") is None
+    with pytest.raises(FileNotFoundError, match=f"{path} is not lpips_alex: {says}"):
+        store.need("lpips_alex")
+    path.write_bytes(path.read_bytes()[:-1])
+    assert store.fault("lpips_alex") == "it is damaged or cut off"
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

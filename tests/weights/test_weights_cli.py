@@ -51,6 +51,26 @@ def test_get_takes_a_file_once(capsys, heads, empty_store):
     assert f"is there: {path}; delete it" in capsys.readouterr().out
 
 
+def test_get_replaces_what_is_not_what_it_is_called(capsys, heads, empty_store):
+    main(["get", "lpips_alex", "--from", heads])
+    path = empty_store / "lpips_alex.safetensors"
+    before = path.read_bytes()
+    other = empty_store / "lpips_vgg.safetensors"
+    other.write_bytes(before)  # of another network
+    path.write_bytes(before[:-1])
+    capsys.readouterr()
+    main(["list"])
+    assert capsys.readouterr().out.count("not its weights") == 2
+
+    assert main(["get", "lpips_vgg", "--from", heads]) == 2  # it has those of AlexNet
+    out = capsys.readouterr().out
+    assert f"{other} is not lpips_vgg: lin1.model.1.weight has shape" in out
+    assert other.read_bytes() == before  # kept until there is better
+    assert main(["get", "lpips_alex", "--from", heads]) == 0
+    assert f"{path} is not lpips_alex: it is damaged" in capsys.readouterr().out
+    assert store.find("lpips_alex") == path
+
+
 def test_get_of_several_goes_on_after_a_failure(capsys, heads):
     main(["get", "lpips_alex", "--from", heads])
     capsys.readouterr()
