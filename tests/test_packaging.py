@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import deepprism_jax
+from deepprism_jax.weights.registry import entry
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -65,6 +66,11 @@ def test_accelerators_take_the_same_jax(extra):
     assert re.sub(r"\[.*\]", "", accelerated) == jax
 
 
+def test_the_package_of_weights_is_the_one_that_is_looked_for():
+    package = entry("efficientnet_lite0").package
+    assert PROJECT["optional-dependencies"]["lite0"] == [package]
+
+
 def test_every_import_is_declared():
     declared = {module_of(name_of(r)) for r in PROJECT["dependencies"]}
     own = {"deepprism_jax", "configs"}
@@ -90,7 +96,8 @@ def test_every_dependency_is_needed():
 def test_every_dependency_has_its_reason():
     text = (ROOT / "docs" / "dependencies.md").read_text()
     extras = PROJECT["optional-dependencies"]
-    requirements = [*PROJECT["dependencies"], *extras["dev"], *extras["bench"]]
+    requirements = [*PROJECT["dependencies"]]
+    requirements += (r for e in ("dev", "bench", "lite0") for r in extras[e])
     explained = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
     assert explained == {name_of(r) for r in requirements}
 
