@@ -13,7 +13,7 @@ _KINDS = (
     "collective-broadcast",
 )
 # An asynchronous one is written in two lines: the result is that of the second.
-_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(?:-done)?\(")
+_COLLECTIVE = re.compile(rf" = (.*?) ({'|'.join(_KINDS)})(?:-done)?\((.*)")
 _ARRAY = re.compile(r"\b(pred|[a-z]+\d+\w*)\[([\d,]*)\]")
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 _SIZE = r"([\d.]+)([KMGT]?)B?"
@@ -51,7 +51,13 @@ class Memory(NamedTuple):
 def collectives(program: str) -> list[Collective]:
     """Count the collectives in the text of a compiled program, the largest first."""
     found: dict[str, list[int]] = {}
-    for types, kind in _COLLECTIVE.findall(program):
+    seen = set()
+    for types, kind, rest in _COLLECTIVE.findall(program):
+        # One that goes on beside other work is written in each piece of that work.
+        if channel := re.search(r"\bchannel_id=(\d+)", rest):
+            if (kind, channel[1]) in seen:
+                continue
+            seen.add((kind, channel[1]))
         found.setdefault(kind, []).append(array_bytes(types))
     counted = (Collective(kind, len(s), sum(s)) for kind, s in found.items())
     return sorted(counted, key=lambda collective: -collective.bytes)

@@ -61,6 +61,12 @@ def test_collectives_are_counted_with_the_bytes_of_their_results():
     ]
 
 
+def test_a_collective_beside_other_work_is_one_however_many_pieces_that_has():
+    piece = "  %all-gather.{0} = f32[16,4]{{1,0}} all-gather(%p.{0}), channel_id={1}\n"
+    program = "".join(piece.format(n, 1 + n // 3) for n in range(6))
+    assert collectives(program) == [Collective("all-gather", 2, 2 * 4 * 64)]
+
+
 def test_a_program_of_one_device_has_none():
     assert collectives("ENTRY %main {\n  ROOT %a = f32[1] add(%b, %c)\n}") == []
 
