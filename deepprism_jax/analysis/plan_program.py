@@ -53,11 +53,12 @@ def collectives(program: str) -> list[Collective]:
     found: dict[str, list[int]] = {}
     seen = set()
     for types, kind, rest in _COLLECTIVE.findall(program):
-        # One that goes on beside other work is written in each piece of that work.
-        if channel := re.search(r"\bchannel_id=(\d+)", rest):
-            if (kind, channel[1]) in seen:
+        # One that goes on beside other work is written in each piece of that work, all
+        # of them of one chain. Its channel says nothing: there is one for all.
+        if chain := re.search(r'\bchain_id="(\d+)"', rest):
+            if (kind, chain[1]) in seen:
                 continue
-            seen.add((kind, channel[1]))
+            seen.add((kind, chain[1]))
         found.setdefault(kind, []).append(array_bytes(types))
     counted = (Collective(kind, len(s), sum(s)) for kind, s in found.items())
     return sorted(counted, key=lambda collective: -collective.bytes)

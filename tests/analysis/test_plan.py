@@ -43,7 +43,7 @@ ENTRY %main (a: f32[1]) -> f32[1] {
   %all-reduce.181 = (f32[1]{0:T(128)}, f32[3,3,3,1,1]{1,0,4,3,2:T(4,128)S(1)}, \
 /*index=5*/f32[64]{0:T(128)S(1)}) all-reduce(%bitcast.237, %pad.17, %bitcast.2), \
 channel_id=1, replica_groups=[1,16]<=[16], to_apply=%region_0.all-reduce_sum
-  %all-reduce.7 = bf16[8,128]{1,0:T(8,128)(2,1)} all-reduce(%fusion.4), channel_id=2
+  %all-reduce.7 = bf16[8,128]{1,0:T(8,128)(2,1)} all-reduce(%fusion.4), channel_id=1
   %all-gather-start = (f32[4]{0}, f32[64]{0}) all-gather-start(%p.2), dimensions={0}
   %all-gather-done = f32[64]{0} all-gather-done(%all-gather-start)
   %permute = (s8[5]{0}, s8[5]{0}, u32[], u32[]) collective-permute-start(%p.3)
@@ -62,8 +62,11 @@ def test_collectives_are_counted_with_the_bytes_of_their_results():
 
 
 def test_a_collective_beside_other_work_is_one_however_many_pieces_that_has():
-    piece = "  %all-gather.{0} = f32[16,4]{{1,0}} all-gather(%p.{0}), channel_id={1}\n"
-    program = "".join(piece.format(n, 1 + n // 3) for n in range(6))
+    piece = (
+        "  %all-gather.{0} = f32[16,4]{{1,0}} all-gather(%p.{0}), channel_id=1, "
+        'dimensions={{0}}, frontend_attributes={{chain_id="{1}"}}, metadata={{}}\n'
+    )
+    program = "".join(piece.format(n, n // 3) for n in range(6))
     assert collectives(program) == [Collective("all-gather", 2, 2 * 4 * 64)]
 
 
