@@ -17,10 +17,6 @@ class DownloadError(Exception):
     """The file could not be had; one line says why."""
 
 
-class _Excess(DownloadError):
-    """There are more bytes than the file has."""
-
-
 def download(
     address: str,
     path: Path,
@@ -107,7 +103,7 @@ def _pieces(response: Any, address: str, there: int, size: int) -> Iterator[byte
             )
         there += len(piece)
         if there > size:
-            raise _Excess(f"{address} has more than {size} bytes")
+            raise DownloadError(f"{address} has more than {size} bytes")
         yield piece
 
 
@@ -130,9 +126,6 @@ def _save(pieces: Iterator[bytes], path: Path, there: int, watch: Watch | None) 
                 there += len(piece)
                 if watch is not None:
                     watch(there)
-    except _Excess:
-        path.unlink()  # the beginning of something else
-        raise
     except OSError as error:
         raise DownloadError(f"cannot write {path}: {_reason(error)}") from error
 
