@@ -24,7 +24,13 @@ from deepprism_jax.evaluation.real_side import RealSide
 from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import is_folder_of_images
 from deepprism_jax.evaluation.scoring import Batch, Contestant, Pass, warnings
-from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side, unread
+from deepprism_jax.evaluation.setup import (
+    failing,
+    make_pass,
+    make_real_side,
+    unread,
+    use_cores,
+)
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.training.allocator import keep_memory
@@ -64,6 +70,7 @@ def main(options: Options) -> None:
             "nothing to evaluate; give the work directory of a run, an exported model "
             "or a folder of generated images"
         )
+    use_cores()
     if jax.process_count() > 1:
         raise PreflightError("eval.py runs in one process; start it on one machine")
     keep_memory()

@@ -1,9 +1,11 @@
 """What both kinds of evaluation, of models and of generated images, begin with."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from functools import partial
 
+import jax
 from jax.sharding import Mesh
 
 from deepprism_jax.evaluation.feature_sets import Settings, make_extract
@@ -14,6 +16,23 @@ from deepprism_jax.evaluation.real_side import Images, RealSide
 from deepprism_jax.evaluation.scoring import Pass
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.sharding import place_batch
+
+MOST_CPU_DEVICES = 8
+"""Each holds the networks of the metrics, of 0.1 GB and more."""
+
+
+def use_cores() -> None:
+    """Make a device of every core, up to `MOST_CPU_DEVICES`, unless that was set.
+
+    On two cores Inception-v3 sees 1.3 times as many images a second by two devices as
+    by one with two threads. Without effect once a device was used, and on accelerators.
+    """
+    forced = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if forced or getattr(jax.config, "jax_num_cpu_devices", 0) > 0:
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    with contextlib.suppress(RuntimeError):
+        jax.config.update("jax_num_cpu_devices", min(cores, MOST_CPU_DEVICES))
 
 
 class FailedError(Exception):
