@@ -8,7 +8,7 @@ import jax
 from rich.table import Table
 
 from deepprism_jax.analysis.plan import Plan, advice
-from deepprism_jax.evaluation.atomic import write_text
+from deepprism_jax.files import write_text
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import plural
 

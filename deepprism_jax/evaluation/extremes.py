@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from deepprism_jax.evaluation.atomic import replacing
 from deepprism_jax.evaluation.table4 import column, format_value
+from deepprism_jax.files import replacing
 from deepprism_jax.training.grids import GAP, image_grid
 
 RANKED_BY = ("lpips_squeeze", "lpips_vgg", "lpips_alex", "psnr")

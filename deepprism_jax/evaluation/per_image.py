@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from deepprism_jax.evaluation.atomic import replacing
+from deepprism_jax.files import replacing
 
 
 class PerImage:

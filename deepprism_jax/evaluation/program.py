@@ -14,7 +14,6 @@ from rich.progress import track
 
 from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend, side_by_side
-from deepprism_jax.evaluation.atomic import replacing, write_text
 from deepprism_jax.evaluation.extremes import Extremes, ranking_metric
 from deepprism_jax.evaluation.generated import Progress, evaluate_folder
 from deepprism_jax.evaluation.networks import make_suite
@@ -33,6 +32,7 @@ from deepprism_jax.evaluation.setup import (
 )
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
+from deepprism_jax.files import replacing, write_text
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.grids import save_grid
 from deepprism_jax.training.preflight import PreflightError, refusing

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepprism_jax.evaluation.atomic import write_text
 from deepprism_jax.evaluation.table4 import (
     CODE,
     COMPARED,
@@ -21,6 +20,7 @@ from deepprism_jax.evaluation.table4 import (
     column,
     columns_of,
 )
+from deepprism_jax.files import write_text
 from deepprism_jax.metrics.state import Score
 
 FORMAT = 2

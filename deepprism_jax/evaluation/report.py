@@ -16,7 +16,6 @@ from rich.console import Console, ConsoleOptions
 from rich.table import Table
 from rich.text import Text
 
-from deepprism_jax.evaluation.atomic import write_text
 from deepprism_jax.evaluation.legend import lines
 from deepprism_jax.evaluation.records import write_csv, write_json
 from deepprism_jax.evaluation.table4 import (
@@ -26,6 +25,7 @@ from deepprism_jax.evaluation.table4 import (
     columns_of,
     format_score,
 )
+from deepprism_jax.files import write_text
 
 __all__ = [
     "Marks",

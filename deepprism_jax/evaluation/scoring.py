@@ -136,17 +136,12 @@ class Pass:
                 continue
             cache = self.caches.get(key)
             features = None if cache is None else cache.lookup(images[mask])
-            if features is not None:
-                # Rows of the cache are those of the mask alone.
-                where = np.flatnonzero(mask)
-                found = self.real.setdefault(key, FeatureSet())
-                found.add(features, indices[where], np.ones(len(where), bool))
-                continue
-            features = _on_host(extract(placed))
-            self.real.setdefault(key, FeatureSet()).add(features, indices, mask)
-            if cache is not None:
-                kept = ImageFeatures(*(x[mask] for x in features))
-                cache.add(images[mask], kept)
+            if features is None:
+                features = ImageFeatures(*(x[mask] for x in _on_host(extract(placed))))
+                if cache is not None:
+                    cache.add(images[mask], features)
+            found = self.real.setdefault(key, FeatureSet())
+            found.add(features, indices[mask], mask[mask])
 
     def _show(
         self,

@@ -1,12 +1,13 @@
 """Arrays in an .npz file that is written whole or not at all, and read with care."""
 
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from deepprism_jax.files import replacing
 
 # What reading a truncated, damaged or mislabelled file raises.
 _BROKEN = (ValueError, EOFError, TypeError, KeyError, zipfile.BadZipFile, zlib.error)
@@ -42,12 +43,5 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     Raises:
         OSError: it cannot be written; what was there before is intact.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # The process is in the name: two of them do not write into each other's file.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as stream:
-            np.savez(stream, allow_pickle=False, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)

@@ -6,13 +6,13 @@ batch never gives the features of another image.
 """
 
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
 
+from deepprism_jax.files import cache_directory
 from deepprism_jax.image_features import ImageFeatures
 from deepprism_jax.metrics.array_file import DamagedError, read_arrays, write_arrays
 from deepprism_jax.metrics.feature_rows import valid_rows
@@ -35,8 +35,7 @@ def cache_path(
     That is `deepprism_jax/features` in `$XDG_CACHE_HOME` or `~/.cache`.
     """
     if directory is None:
-        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        directory = base / "deepprism_jax" / "features"
+        directory = cache_directory() / "features"
     return Path(directory) / f"{'-'.join(filter(None, (source.slug, code)))}.npz"
 
 

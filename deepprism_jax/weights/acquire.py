@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save
 
+from deepprism_jax.files import replacing
 from deepprism_jax.weights import store
 from deepprism_jax.weights.download import DownloadError, Watch, download
 from deepprism_jax.weights.folding import first_mismatch
@@ -139,12 +140,10 @@ def _take(wanted: Entry, path: Path, facts: dict[str, str]) -> Path:
     tensors = {name: np.array(t, np.float32, order="C") for name, t in state.items()}
     content = save(tensors, facts)
     final = store.place(wanted.name)
-    scratch = final.with_name(f"{final.name}.{os.getpid()}.part")
     try:
-        scratch.write_bytes(content)
-        scratch.replace(final)
+        with replacing(final) as scratch:
+            scratch.write_bytes(content)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
         raise _cannot_write(final.parent, error) from error
     return final
 

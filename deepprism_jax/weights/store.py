@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import safetensors
 
+from deepprism_jax.files import cache_directory
 from deepprism_jax.weights import registry
 from deepprism_jax.weights.folding import first_misfit
 from deepprism_jax.weights.state_dict import read_state_dict
@@ -21,8 +22,7 @@ def directory() -> Path:
     """Return the directory of the store, which need not exist."""
     if chosen := os.environ.get("DEEPPRISM_WEIGHTS"):
         return Path(chosen)
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "deepprism_jax" / "weights"
+    return cache_directory() / "weights"
 
 
 def place(name: str) -> Path:

@@ -15,6 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from deepprism_jax.files import cache_directory
+
 HEADERS = ("vector.h", "taps.h", "silu.h", "moments.h")
 SOURCES = ("prism.cc", "group_norm.cc", "half_block.cc")
 HANDLERS = (
@@ -44,8 +46,7 @@ def path() -> Path:
     for source in (*HEADERS, *SOURCES):
         key.update((_HERE / source).read_bytes())
     key.update(f"{version('jaxlib')} {_processor()}".encode())
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return base / "deepprism_jax" / f"kernels-{key.hexdigest()[:16]}.so"
+    return cache_directory() / f"kernels-{key.hexdigest()[:16]}.so"
 
 
 def _processor() -> str:

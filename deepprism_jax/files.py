@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and where those of the user lie."""
 
 import contextlib
 import os
@@ -36,3 +36,12 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def cache_directory() -> Path:
+    """Return the package's directory in the user's cache, which need not exist.
+
+    That is `deepprism_jax` in `$XDG_CACHE_HOME` or `~/.cache`.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "deepprism_jax"
