@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deepprism_jax.evaluation.atomic import replacing
 from deepprism_jax.evaluation.records import FIELDS, read_json, write_csv, write_json
 from deepprism_jax.evaluation.table4 import Row
+from deepprism_jax.files import replacing
 from deepprism_jax.metrics.state import Score
 
 PSNR = Score(24.104212345678, 2.4961, 10_000, "images")
