@@ -181,9 +181,29 @@ class TrainConfig:
     save_every: int = 1000
     """Steps between checkpoints besides the one at the end; 0 is none."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Newest checkpoints kept."""
+    keep_best: int = 0
+    """Checkpoints of best `eval/psnr` kept besides; above 0 a new best is saved."""
+    remat: Literal["none", "blocks"] = "none"
+    """Activations computed again in the backward pass: none, or those inside blocks."""
+    profile_steps: tuple[int, int] = (0, 0)
+    """First and last step of a profiler trace; 0 0 is none."""
+    step_timeout: float = 1800.0
+    """Seconds after which a step that hangs ends the run, naming the host; 0 is off."""
     debug_nans: bool = False
     """Stop at the very operation that makes a NaN (slow)."""
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Devices as a grid: data x fsdp x channel is their number."""
+
+    data: int = 0
+    """Parts of the batch; 0 takes the devices that the other axes leave."""
+    fsdp: int = 1
+    """Parts of the batch over which parameters and optimizer are cut as well."""
+    channel: int = 1
+    """Parts into which the channels of every feature map are cut."""
 
 
 @dataclass(frozen=True)
@@ -196,3 +216,4 @@ class Config:
     discriminator: DiscriminatorConfig = field(default_factory=DiscriminatorConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)

@@ -36,7 +36,14 @@ MAY_CHANGE = (
     "train.eval_images",
     "train.save_every",
     "train.keep",
+    "train.keep_best",
+    "train.remat",
+    "train.profile_steps",
+    "train.step_timeout",
     "train.debug_nans",
+    "mesh.data",
+    "mesh.fsdp",
+    "mesh.channel",
 )
 """Fields that a resumed run may have otherwise: it is still the same run."""
 
