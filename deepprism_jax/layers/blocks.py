@@ -1,12 +1,14 @@
 """Blocks of the networks, of whatever kind of convolution the factory makes."""
 
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from deepprism_jax.layers import remat
 from deepprism_jax.layers.attention import Attention
 from deepprism_jax.layers.conv import ConvFactory
 from deepprism_jax.layers.norm import GroupNorm
@@ -18,16 +20,25 @@ def run(blocks: Iterable[Any], x: Float[Array, "*b h w c"]) -> jax.Array:
     """Apply blocks one after another: [..., H, W, C] -> [..., H', W', C].
 
     Moments that a block knows of what it returns are handed to the next one, which is
-    spared a pass over it.
+    spared a pass over it. Under `remat.rematerializing("blocks")` only what goes from
+    block to block is kept for the backward pass.
     """
     batch = x.shape[:-3]
     x, known = x.reshape(-1, *x.shape[-3:]), None
     for block in blocks:
-        if isinstance(block, ResBlock):
-            x, known = block.with_moments(x, known)
-        else:
-            x, known = block(x), None
+        step = partial(_step, block)
+        if remat.policy() == "blocks":
+            step = jax.checkpoint(step)
+        x, known = step(x, known)
     return x.reshape(*batch, *x.shape[1:])
+
+
+def _step(
+    block: Any, x: jax.Array, known: Moments | None
+) -> tuple[jax.Array, Moments | None]:
+    if isinstance(block, ResBlock):
+        return block.with_moments(x, known)
+    return block(x), None
 
 
 class ResBlock(nnx.Module):
