@@ -11,6 +11,7 @@ from flax import nnx
 from deepprism_jax.choices import ConvKind as ConvKind
 from deepprism_jax.layers.dense import Conv, DepthwiseSeparableConv, LowRankConv
 from deepprism_jax.layers.prism import PrismConv, SeparablePrismConv
+from deepprism_jax.layers.role import Role
 from deepprism_jax.ops import ChannelPadding
 
 ConvFactory = Callable[..., nnx.Module]
@@ -30,6 +31,7 @@ def make_conv(
     channel_padding: ChannelPadding = "circular",
     use_bias: bool = True,
     dtype=None,
+    role: Role = "hidden",
     rngs: nnx.Rngs,
 ) -> nnx.Module:
     """Make a convolution [..., H, W, C_in] -> [..., ceil(H/s), ceil(W/s), C_out].
@@ -50,6 +52,8 @@ def make_conv(
     depth: 2C -> C is two fields to one. With as many fields as channels its channel
     axis has one position, and needs one tap: it is the dense kind.
 
+    `role` counts where channels are cut over devices, see `layers.role`.
+
     Raises:
         ValueError: the kind cannot take this shape; the message says what would do.
     """
@@ -66,6 +70,7 @@ def make_conv(
         "strides": _positive("strides", strides),
         "use_bias": use_bias,
         "dtype": dtype,
+        "role": role,
         "rngs": rngs,
     }
     if kind == "dense":

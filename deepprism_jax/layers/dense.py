@@ -12,8 +12,17 @@ from deepprism_jax.layers.initializers import (
     group_kernel,
     reducing_kernel,
 )
+from deepprism_jax.layers.role import Role, cut_along
 from deepprism_jax.ops.bias import add_bias
 from deepprism_jax.ops.grouped import grouped_conv
+
+# Axes of kernel [K, K, C_in, C_out] and bias along which they are cut.
+_CUT: dict[Role, tuple[int | None, int | None]] = {
+    "hidden": (3, 0),
+    "in": (3, 0),
+    "out": (2, None),
+    "whole": (None, None),
+}
 
 
 class Conv(nnx.Module):
@@ -34,6 +43,7 @@ class Conv(nnx.Module):
         use_bias: bool = True,
         kernel_init=None,
         dtype=None,
+        role: Role = "hidden",
         rngs: nnx.Rngs,
     ):
         shape = (kernel_size, kernel_size, in_channels // groups, out_channels)
@@ -41,8 +51,11 @@ class Conv(nnx.Module):
             kernel_init = dense_kernel
             if groups > 1:
                 kernel_init = partial(group_kernel, groups=groups)
-        self.kernel = nnx.Param(kernel_init(rngs.params(), shape))
-        self.bias = nnx.Param(jnp.zeros((out_channels,))) if use_bias else None
+        of_kernel, of_bias = (cut_along(axis) for axis in _CUT[role])
+        bias = nnx.Param(jnp.zeros((out_channels,)), **of_bias)
+        self.kernel = nnx.Param(kernel_init(rngs.params(), shape), **of_kernel)
+        self.bias = bias if use_bias else None
+        self.role: Role = role
         self.strides = strides
         self.groups = groups
         self.dtype = dtype
@@ -74,6 +87,7 @@ class DepthwiseSeparableConv(nnx.Module):
         strides: int = 1,
         use_bias: bool = True,
         dtype=None,
+        role: Role = "hidden",
         rngs: nnx.Rngs,
     ):
         self.depthwise = Conv(
@@ -84,6 +98,7 @@ class DepthwiseSeparableConv(nnx.Module):
             groups=in_channels,
             use_bias=False,
             dtype=dtype,
+            role=role,
             rngs=rngs,
         )
         self.pointwise = Conv(
@@ -93,6 +108,7 @@ class DepthwiseSeparableConv(nnx.Module):
             use_bias=use_bias,
             kernel_init=partial(group_kernel, groups=1),
             dtype=dtype,
+            role=role,
             rngs=rngs,
         )
 
@@ -114,6 +130,7 @@ class LowRankConv(nnx.Module):
         strides: int = 1,
         use_bias: bool = True,
         dtype=None,
+        role: Role = "hidden",
         rngs: nnx.Rngs,
     ):
         self.reduce = Conv(
@@ -124,6 +141,7 @@ class LowRankConv(nnx.Module):
             use_bias=False,
             kernel_init=reducing_kernel,
             dtype=dtype,
+            role="out" if role == "hidden" else role,
             rngs=rngs,
         )
         self.expand = Conv(
@@ -133,6 +151,7 @@ class LowRankConv(nnx.Module):
             use_bias=use_bias,
             kernel_init=expanding_kernel,
             dtype=dtype,
+            role="in" if role == "hidden" else role,
             rngs=rngs,
         )
 

@@ -53,6 +53,18 @@ class Functional(Generic[ModuleT]):
             for name, (_, variable) in self._variables.items()
         }
 
+    @property
+    def channel_axes(self) -> dict[str, int | None]:
+        """Axis of every value that counts channels of feature maps; None without one.
+
+        Where feature maps are cut over devices (`ops.channel_shards`), the value is cut
+        along it in the same way; values without one are held whole by every device.
+        """
+        return {
+            name: variable.get_metadata().get("channels")
+            for name, (_, variable) in self._variables.items()
+        }
+
     def bind(self, values: Mapping[str, Any]) -> ModuleT:
         """The module with these values; names must be exactly the module's.
 

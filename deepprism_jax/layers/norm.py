@@ -10,6 +10,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.layers.role import Role, cut_along
 from deepprism_jax.ops.half_block import Affine
 from deepprism_jax.ops.materialize import materialize_on_cpu
 from deepprism_jax.ops.moments import Moments
@@ -153,7 +154,14 @@ class GroupNorm(nnx.Module):
         ValueError: `groups` does not divide `channels`.
     """
 
-    def __init__(self, channels: int, groups: int = 32, *, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        channels: int,
+        groups: int = 32,
+        *,
+        role: Role = "hidden",
+        rngs: nnx.Rngs,
+    ):
         del rngs  # taken for symmetry with other layers; nothing here is random
         if groups < 1 or channels % groups:
             divisors = [g for g in range(1, channels + 1) if channels % g == 0]
@@ -161,8 +169,10 @@ class GroupNorm(nnx.Module):
                 f"norm groups={groups} must divide C={channels}; "
                 f"choose one of {divisors}"
             )
-        self.scale = nnx.Param(jnp.ones((channels,)))
-        self.bias = nnx.Param(jnp.zeros((channels,)))
+        cut = cut_along(None if role == "whole" else 0)
+        self.scale = nnx.Param(jnp.ones((channels,)), **cut)
+        self.bias = nnx.Param(jnp.zeros((channels,)), **cut)
+        self.role: Role = role
         self.groups = groups
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b h w c"]:

@@ -5,6 +5,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.initializers import prism_kernel
+from deepprism_jax.layers.role import Role
 from deepprism_jax.ops import ChannelPadding, half_block, prism_conv
 from deepprism_jax.ops.geometry import geometry_of
 from deepprism_jax.ops.half_block import Affine
@@ -40,6 +41,7 @@ class PrismConv(nnx.Module):
         channel_padding: ChannelPadding = "circular",
         use_bias: bool = True,
         dtype=None,
+        role: Role = "hidden",
         rngs: nnx.Rngs,
     ):
         shape = (*kernel_size, fields_in, fields_out)
@@ -48,6 +50,7 @@ class PrismConv(nnx.Module):
         )
         self.kernel = nnx.Param(kernel)
         self.bias = nnx.Param(jnp.zeros((fields_out,))) if use_bias else None
+        self.role: Role = role
         self.strides = strides
         self.channel_padding: ChannelPadding = channel_padding
         self.dtype = dtype
@@ -109,6 +112,7 @@ class SeparablePrismConv(nnx.Module):
         channel_padding: ChannelPadding = "circular",
         use_bias: bool = True,
         dtype=None,
+        role: Role = "hidden",
         rngs: nnx.Rngs,
     ):
         self.space = PrismConv(
@@ -117,6 +121,7 @@ class SeparablePrismConv(nnx.Module):
             channel_padding=channel_padding,
             use_bias=False,
             dtype=dtype,
+            role=role,
             rngs=rngs,
         )
         self.channel = PrismConv(
@@ -125,6 +130,7 @@ class SeparablePrismConv(nnx.Module):
             channel_padding=channel_padding,
             use_bias=use_bias,
             dtype=dtype,
+            role=role,
             rngs=rngs,
         )
 

@@ -62,7 +62,8 @@ class Encoder(nnx.Module):
             "rngs": rngs,
         }
         # Layers between images and features have no channel geometry: always dense.
-        self.conv_in = make_conv("dense", image_channels, width, dtype=dtype, rngs=rngs)
+        outer: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.conv_in = make_conv("dense", image_channels, width, role="in", **outer)
         body: list[nnx.Module] = []
         for level in range(downsamples + 1):
             body += [ResBlock(width, **shared) for _ in range(blocks)]
@@ -71,7 +72,7 @@ class Encoder(nnx.Module):
         body += _middle(width, attention, heads, shared)
         self.body = nnx.List(body)
         self.norm_out = GroupNorm(width, norm_groups, rngs=rngs)
-        self.conv_out = make_conv("dense", width, out_channels, dtype=dtype, rngs=rngs)
+        self.conv_out = make_conv("dense", width, out_channels, role="out", **outer)
 
     def __call__(self, x: Image) -> Latent:
         """Map images [..., H, W, channels] to [..., H/f, W/f, out_channels]."""
@@ -102,7 +103,8 @@ class Decoder(nnx.Module):
             "norm_groups": norm_groups,
             "rngs": rngs,
         }
-        self.conv_in = make_conv("dense", z_channels, width, dtype=dtype, rngs=rngs)
+        outer: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
+        self.conv_in = make_conv("dense", z_channels, width, role="in", **outer)
         body: list[nnx.Module] = list(_middle(width, attention, heads, shared))
         for level in range(downsamples + 1):
             body += [ResBlock(width, **shared) for _ in range(blocks)]
@@ -110,9 +112,7 @@ class Decoder(nnx.Module):
                 body.append(Upsample(width, conv=conv, rngs=rngs))
         self.body = nnx.List(body)
         self.norm_out = GroupNorm(width, norm_groups, rngs=rngs)
-        self.conv_out = make_conv(
-            "dense", width, image_channels, dtype=dtype, rngs=rngs
-        )
+        self.conv_out = make_conv("dense", width, image_channels, role="out", **outer)
 
     def features(self, z: Latent) -> jax.Array:
         """Everything but the last layer: [..., H, W, width]."""
@@ -214,7 +214,12 @@ class Autoencoder(PretrainedMixin, nnx.Module):
             "rngs": rngs,
         }
         latent = self.moments * z_channels
-        pointwise: dict[str, Any] = {"kernel_size": 1, "dtype": dtype, "rngs": rngs}
+        pointwise: dict[str, Any] = {
+            "kernel_size": 1,
+            "dtype": dtype,
+            "role": "whole",
+            "rngs": rngs,
+        }
         self.encoder = Encoder(out_channels=latent, blocks=blocks, **shared)
         self.quant_conv = make_conv("dense", latent, latent, **pointwise)
         self.post_quant_conv = make_conv("dense", z_channels, z_channels, **pointwise)

@@ -67,6 +67,7 @@ class PatchDiscriminator(nnx.Module):
             channel_padding=channel_padding,
             use_bias=False,  # the norm that follows has one
             dtype=dtype,
+            role="whole",
         )
         doublings = range(layers + 1) if _grows(make, width) else [0] * (layers + 1)
         widths = [width * min(2**n, 8) for n in doublings]
@@ -83,7 +84,10 @@ class PatchDiscriminator(nnx.Module):
                     rngs=rngs,
                 ),
                 GroupNorm(
-                    widths[n + 1], _fit_groups(norm_groups, widths[n + 1]), rngs=rngs
+                    widths[n + 1],
+                    _fit_groups(norm_groups, widths[n + 1]),
+                    role="whole",
+                    rngs=rngs,
                 ),
             )
             for n in range(layers)
