@@ -1,9 +1,6 @@
 """The loop: step, log, evaluation and checkpoints, each when it is due."""
 
 import collections
-import contextlib
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.meter import Meter, check_finite
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.writers import Writers
 from deepprism_jax.weights.pretrained import describe, save_pretrained
@@ -27,25 +25,6 @@ DONE, FAILED = 0, 1
 
 IN_FLIGHT = 2
 """Steps given to the device and not finished; more would only pile up batches."""
-
-
-class Stopwatch:
-    """Measures time, but for pauses."""
-
-    def __init__(self):
-        self._start = time.perf_counter()
-
-    def restart(self) -> float:
-        """Return the seconds since the last restart, pauses left out."""
-        start, self._start = self._start, time.perf_counter()
-        return max(self._start - start, 1e-9)
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Leave out the time of a block."""
-        begin = time.perf_counter()
-        yield
-        self._start += time.perf_counter() - begin
 
 
 @dataclass
@@ -65,12 +44,10 @@ class Loop:
     checkpoints: Checkpoints
     writers: Writers
     stop: StopSignals
+    timer: StepTimer
     step: int = 0
     """Steps done."""
-    timed_from: int = 0
-    """Step at which the stopwatch was started last."""
     meter: Meter = field(default_factory=Meter)
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def run(self, state: TrainState) -> TrainState:
         """Train until the last step, or until a signal, and return the state."""
@@ -81,16 +58,18 @@ class Loop:
         while self.step < train.steps and not self.stop.agreed(
             together=self._due(train.log_every)
         ):
-            batch = trainer.shard_batch(next(self.batches))
+            with self.timer.waiting():
+                images = next(self.batches)
+            batch = trainer.shard_batch(images)
             state, metrics = trainer.step(state, batch)
             self.step += 1
             self.meter.update(self.step, metrics)
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
-            if not self.timed_from:  # the first step waits for the compiler
+            if not self.timer.running:  # the first step waits for the compiler
                 jax.block_until_ready(metrics)
-                self._restart_stopwatch()
+                self.timer.start(self.step)
             self.writers.advance(self.step)
             last = self.step == train.steps
             if last or self._due(train.log_every):
@@ -102,17 +81,13 @@ class Loop:
         return state
 
     def log(self) -> None:
-        """Write the means of the metrics since the last log, and the rate."""
-        values = self.meter.flush()
-        images = (self.step - self.timed_from) * self.config.train.batch_size
-        seconds = self._restart_stopwatch()
-        if images:
-            values["images_per_second"] = images / seconds
+        """Write the means of the metrics since the last log, and what steps took."""
+        values = self.meter.flush() | self.timer.read(self.step)
         self.writers.scalars(self.step, values)
 
     def evaluate(self, state: TrainState) -> None:
         """Score the reconstructions of held-out images, and show some."""
-        with self.stopwatch.paused():
+        with self.timer.paused():
             values = self.trainer.inference_values(state)
             scores = self.evaluator.scores(values)
             if not scores:
@@ -129,7 +104,7 @@ class Loop:
         Raises:
             NonFiniteError: the state is not worth saving.
         """
-        with self.stopwatch.paused():
+        with self.timer.paused():
             self.meter.check()
             check_finite(state, self.step)
             record = {
@@ -173,10 +148,6 @@ class Loop:
     def say(self, message: str) -> None:
         """Write one line for people."""
         self.writers.text(self.step, message)
-
-    def _restart_stopwatch(self) -> float:
-        self.timed_from = self.step
-        return self.stopwatch.restart()
 
     def _due(self, every: int) -> bool:
         return every > 0 and self.step % every == 0

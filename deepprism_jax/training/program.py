@@ -16,11 +16,13 @@ from deepprism_jax.training.dry_run import dry_run
 from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.loop import DONE, FAILED, Loop
 from deepprism_jax.training.meter import NonFiniteError
+from deepprism_jax.training.peak import ideal_seconds
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import Data, make_trainer, open_data
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.summary import run_lines
+from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.writers import (
     ConsoleWriter,
@@ -101,6 +103,7 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
             checkpoints=checkpoints,
             writers=writers,
             stop=stop,
+            timer=StepTimer(config.train.batch_size, ideal_seconds(trainer)),
             step=step,
         )
         for line in [*run_lines(config, data), *notes]:

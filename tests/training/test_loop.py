@@ -192,7 +192,10 @@ def whole(uninterrupted, tmp_path):
 def test_a_run_logs_evaluates_saves_and_exports_when_due(whole):
     assert list(records(whole, "kl")) == [3, 6, 9, 12]
     assert list(records(whole, "eval/psnr")) == [0, 5, 10, 12]
-    assert all(rate > 0 for rate in records(whole, "images_per_second").values())
+    for name in ("images_per_second", "step_seconds"):
+        assert all(value > 0 for value in records(whole, name).values())
+    assert all(0 <= share <= 1 for share in records(whole, "data_wait").values())
+    assert not records(whole, "flops_utilization")  # not known of CPUs
     assert steps(whole / "checkpoints") == [8, 12]
     pictures = sorted(p.name for p in (whole / "reconstructions").iterdir())
     assert pictures == [f"{step:08d}.png" for step in (0, 5, 10, 12)]
