@@ -88,7 +88,7 @@ def update_codebook(
     move: bool,
     decay: float = 0.99,
     dead_below: float = 0.03,
-    axis_name: str | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
 ) -> tuple[jax.Array, jax.Array]:
     """One step of the moving averages, then revival of dead codes.
 
@@ -104,7 +104,7 @@ def update_codebook(
         move: False leaves the living codes to the gradient.
         decay: of the moving averages.
         dead_below: share of an even use below which a code is dead.
-        axis_name: mapped axis over which the batch is spread, if any.
+        axis_name: mapped axis or axes over which the batch is spread, if any.
     """
     size, channels = codes.shape
     vectors = lax.stop_gradient(quantized.continuous).reshape(-1, channels)

@@ -16,6 +16,7 @@ from deepprism_jax.training.summary import (
     devices_line,
     learning_rate_line,
     memory_lines,
+    mesh_line,
     networks,
 )
 
@@ -35,7 +36,12 @@ def dry_run(
 
     check(config, devices=jax.device_count(), processes=jax.process_count())
     console.print(parameter_table(networks(config)))
-    for line in (devices_line(), learning_rate_line(config), batch_line(config)):
+    for line in (
+        devices_line(),
+        mesh_line(config),
+        learning_rate_line(config),
+        batch_line(config),
+    ):
         say(line)
     problems: list[str] = []
     try:

@@ -2,14 +2,10 @@
 
 from typing import Any
 
-import jax
 import optax
 
 from deepprism_jax.training.config import OptimizerConfig
-
-# Below this many numbers the optimizer works on one vector: a DeepPrism network has
-# hundreds of tensors of 27 numbers, and walking them costs more than the arithmetic.
-_FLATTEN_BELOW = 1_000_000
+from deepprism_jax.training.state import as_one_vector
 
 
 def peak_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
@@ -55,6 +51,6 @@ def make_optimizer(
             update = optax.sgd(schedule, momentum=b1)
     if config.clip_norm > 0:
         update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
-    if sum(leaf.size for leaf in jax.tree.leaves(params)) < _FLATTEN_BELOW:
+    if as_one_vector(params):
         update = optax.flatten(update)
     return update

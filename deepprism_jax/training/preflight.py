@@ -3,6 +3,7 @@
 import contextlib
 import math
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from deepprism_jax.training.config import (
@@ -13,6 +14,7 @@ from deepprism_jax.training.config import (
     TrainConfig,
 )
 from deepprism_jax.training.networks import LPIPS
+from deepprism_jax.training.sharding import mesh_sizes
 from deepprism_jax.weights import store
 from deepprism_jax.weights.registry import COMMAND
 from deepprism_jax.weights.torchvision import TORCHVISION_NAMES
@@ -54,7 +56,7 @@ def check(config: Config, *, devices: int, processes: int = 1) -> None:
         *_model(config.model, config.data.image_size),
         *_adversarial(config.loss, config.train.steps),
         *_optimizer(config.optimizer, config.train.steps),
-        *_batch(config.train, devices, processes),
+        *_devices(config, devices, processes),
     ]
     if problems:
         raise PreflightError(*problems)
@@ -113,6 +115,8 @@ _LEAST = {
     "train.eval_images": 0,
     "train.save_every": 0,
     "train.keep": 1,
+    "train.keep_best": 0,
+    "train.step_timeout": 0,
 }
 
 
@@ -210,24 +214,71 @@ def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
         )
 
 
-def _batch(train: TrainConfig, devices: int, processes: int) -> Iterator[str]:
+def _devices(config: Config, devices: int, processes: int) -> Iterator[str]:
+    train, mesh = config.train, config.mesh
     if not 0 <= train.ema_decay < 1:
         yield f"train.ema_decay={train.ema_decay} must lie in [0, 1); 0 is off"
+    try:
+        data, fsdp, channel = mesh_sizes(devices, **asdict(mesh))
+    except ValueError as error:
+        yield str(error)
+        return
+    yield from _batch(train, data * fsdp, devices, processes)
+    if channel > 1:
+        yield from _channels(config, channel)
+
+
+def _batch(
+    train: TrainConfig, parts: int, devices: int, processes: int
+) -> Iterator[str]:
     if min(train.batch_size, train.accumulation) < 1:
         return
-    parts = devices * train.accumulation
-    if train.batch_size % parts:
-        below = train.batch_size // parts * parts
-        choice = f"{below} or {below + parts}" if below else f"{parts}"
+    share = f"{devices} {plural(devices, 'device')}"
+    if parts < devices:
+        share = f"{parts} {plural(parts, 'part')} (mesh.data x mesh.fsdp)"
+    pieces = parts * train.accumulation
+    if train.batch_size % pieces:
+        below = train.batch_size // pieces * pieces
+        choice = f"{below} or {below + pieces}" if below else f"{pieces}"
         yield (
-            f"train.batch_size={train.batch_size} must be divisible by {devices} "
-            f"{plural(devices, 'device')} x train.accumulation={train.accumulation} = "
-            f"{parts}; choose {choice}"
+            f"train.batch_size={train.batch_size} must be divisible by {share} x "
+            f"train.accumulation={train.accumulation} = {pieces}; choose {choice}"
         )
-    if train.batch_size % processes:
+    elif parts == devices and train.batch_size % processes:
         yield (
             f"train.batch_size={train.batch_size} must be divisible by the {processes} "
             "processes"
+        )
+
+
+_CUT_KINDS = ("deepprism", "prism_separable", "channel", "dense")
+
+
+def _channels(config: Config, parts: int) -> Iterator[str]:
+    """What cutting the channels of feature maps asks of the network."""
+    model = config.model
+    asked = f"mesh.channel={parts}"
+    if model.conv not in _CUT_KINDS:
+        yield (
+            f"{asked} cannot cut model.conv={model.conv}; choose one of "
+            f"{', '.join(_CUT_KINDS)}, or --mesh.channel 1"
+        )
+        return
+    fields = model.fields if model.conv == "deepprism" else 1
+    cut = fields * parts
+    for name, number in (("width", model.width), ("norm_groups", model.norm_groups)):
+        if number % cut:
+            product = f"model.fields={fields} x {asked}" if fields > 1 else asked
+            near = cut * max(round(number / cut), 1)
+            yield (
+                f"model.{name}={number} must be a multiple of {product}, {cut}; the "
+                f"nearest is {near}"
+            )
+    height, width = (side // 2**model.downsamples for side in config.data.image_size)
+    if model.attention and height * width % parts and model.heads % cut:
+        yield (
+            f"{asked} must divide the {height}x{width} positions of the latent, or set "
+            "--model.no-attention"
         )
 
 

@@ -127,10 +127,9 @@ def restore(
         PreflightError: none can be read; with the notes on why.
     """
     target = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(
-            x.shape, x.dtype, sharding=trainer.state_sharding
-        ),
+        lambda x, sharding: x.update(sharding=sharding),
         trainer.state_shapes,
+        trainer.state_sharding,
     )
     try:
         step, items = checkpoints.restore({"state": target, "data": None})

@@ -1,15 +1,18 @@
 """What a run works with, made and checked before any work: networks and data."""
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from deepprism_jax.data import eval_batches, make_source, train_batches
 from deepprism_jax.training.config import Config, DataConfig
 from deepprism_jax.training.networks import naming_options
 from deepprism_jax.training.preflight import check, check_files, refusing
-from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.sharding import data_part, make_mesh
 from deepprism_jax.training.trainer import Trainer
 
 
@@ -33,9 +36,18 @@ def make_trainer(config: Config) -> Trainer:
     check(config, devices=jax.device_count(), processes=jax.process_count())
     check_files(config)
     with refusing():
-        trainer = Trainer(config, make_mesh())
+        trainer = Trainer(config, mesh_of(config))
         check_images(trainer)
     return trainer
+
+
+def mesh_of(config: Config, devices: Sequence[Any] | None = None) -> Mesh:
+    """Arrange all devices, or the given ones, as the config says.
+
+    Raises:
+        ValueError: they cannot be.
+    """
+    return make_mesh(devices, **asdict(config.mesh))
 
 
 def check_images(trainer: Trainer) -> None:
@@ -62,13 +74,14 @@ def open_data(config: Config) -> Data:
         PreflightError: a split is missing, empty, damaged, or does not fit.
     """
     data, train = config.data, config.train
-    shared = {
-        "image_size": data.image_size,
-        "channels": data.channels,
-        "process_index": jax.process_index(),
-        "process_count": jax.process_count(),
-    }
     with refusing():
+        index, count = data_part(mesh_of(config))
+        shared = {
+            "image_size": data.image_size,
+            "channels": data.channels,
+            "process_index": index,
+            "process_count": count,
+        }
         source = open_split(data, data.train_split)
         batches = train_batches(
             source,

@@ -28,6 +28,16 @@ class TrainState(NamedTuple):
     """Seed of all noise, as key data; the noise of a step is folded from its number."""
 
 
+# A DeepPrism network has hundreds of tensors of 27 numbers, and walking them costs more
+# than the arithmetic.
+_ONE_VECTOR_BELOW = 1_000_000
+
+
+def as_one_vector(tree: Tree) -> bool:
+    """Whether parameters (arrays or shapes) are so few that one vector is faster."""
+    return sum(leaf.size for leaf in jax.tree.leaves(tree)) < _ONE_VECTOR_BELOW
+
+
 def move_average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree:
     """Move the average towards the parameters, faster while it is young.
 
@@ -36,7 +46,8 @@ def move_average(ema: Tree, params: Tree, decay: float, step: jax.Array) -> Tree
     """
     chex.assert_trees_all_equal_shapes_and_dtypes(ema, params)
     rate = 1.0 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
-    # One vector instead of hundreds of tiny tensors.
+    if not as_one_vector(ema):
+        return jax.tree.map(lambda a, b: a + rate * (b - a), ema, params)
     average, unravel = ravel_pytree(ema)
     current, _ = ravel_pytree(params)
     return unravel(average + rate * (current - average))

@@ -43,7 +43,7 @@ class AdversarialPlan:
 class Objective:
     """The loss of eq. (9) on one micro-batch of one device.
 
-    `axis_name` is the mapped axis over which the batch is spread, or None.
+    `axis_name` is the mapped axis, or axes, over which the batch is spread, or None.
     """
 
     autoencoder: Functional
@@ -51,7 +51,7 @@ class Objective:
     perceptual: losses.PerceptualDistance | None
     loss: LossConfig
     plan: AdversarialPlan
-    axis_name: str | None = None
+    axis_name: str | tuple[str, ...] | None = None
 
     def gradients(
         self,

@@ -1,6 +1,7 @@
 """What a run is, in lines of words: devices, networks, learning rate, batch, memory."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from deepprism_jax.training.networks import make_autoencoder, make_discriminator
 from deepprism_jax.training.optimizer import peak_learning_rate
 from deepprism_jax.training.preflight import plural, refusing
 from deepprism_jax.training.setup import Data
+from deepprism_jax.training.sharding import AXES, mesh_sizes
 from deepprism_jax.training.trainer import Trainer
 
 
@@ -22,6 +24,7 @@ def run_lines(config: Config, data: Data) -> list[str]:
     """Return what is said when a run begins, one line each."""
     return [
         devices_line(),
+        mesh_line(config),
         parameters_line(config),
         learning_rate_line(config),
         batch_line(config),
@@ -93,12 +96,25 @@ def learning_rate_line(config: Config) -> str:
     return f"{line}, {optimizer.schedule} to {optimizer.final_ratio:g} of it"
 
 
+def mesh_line(config: Config) -> str:
+    """Say how the devices are arranged."""
+    sizes = mesh_sizes(jax.device_count(), **asdict(config.mesh))
+    axes = " x ".join(f"{axis} {size}" for axis, size in zip(AXES, sizes, strict=True))
+    remat = config.train.remat
+    return f"mesh: {axes}" + ("" if remat == "none" else f", recomputing {remat}")
+
+
 def batch_line(config: Config) -> str:
     """Say how a batch is cut over devices and accumulation."""
     train, devices = config.train, jax.device_count()
-    each = train.batch_size // (devices * train.accumulation)
+    data, fsdp, channel = mesh_sizes(devices, **asdict(config.mesh))
+    parts = data * fsdp
+    share = f"{devices} {plural(devices, 'device')}"
+    if channel > 1:
+        share = f"{parts} {plural(parts, 'part')} of {channel} devices"
+    each = train.batch_size // (parts * train.accumulation)
     return (
-        f"batch: {train.batch_size} images = {devices} {plural(devices, 'device')} x "
+        f"batch: {train.batch_size} images = {share} x "
         f"{train.accumulation} accumulation {plural(train.accumulation, 'step')} "
         f"x {each} images"
     )
@@ -115,8 +131,12 @@ def data_line(config: Config, data: Data) -> str:
 
 def memory_lines(trainer: Trainer) -> Iterator[str]:
     """Say what a step needs on each device: counted, then as the compiler plans it."""
-    state = trainer.state_shapes
-    yield f"memory: the training state takes {_bytes(state)} on each device (counted)"
+    stored = jax.tree.map(
+        lambda x, where: x.update(shape=where.shard_shape(x.shape)),
+        trainer.state_shapes,
+        trainer.state_sharding,
+    )
+    yield f"memory: the training state takes {_bytes(stored)} on each device (counted)"
     plan = trainer.lower_step().compile().memory_analysis()
     if plan is None:
         yield "memory: this platform's compiler does not say what a step needs"

@@ -8,12 +8,14 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh
 
 from deepprism_jax import losses
 from deepprism_jax.layers.functional import Functional, Values, values_of
+from deepprism_jax.training import cuts
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.evaluation import reconstruct_pixels
+from deepprism_jax.training.gradients import Gradients
 from deepprism_jax.training.networks import (
     make_autoencoder,
     make_discriminator,
@@ -22,7 +24,7 @@ from deepprism_jax.training.networks import (
 from deepprism_jax.training.optimizer import make_optimizer, make_schedule
 from deepprism_jax.training.preflight import as_steps
 from deepprism_jax.training.sharding import (
-    DATA_AXIS,
+    BATCH_AXES,
     place_batch,
     replicated,
     split_batch,
@@ -87,7 +89,11 @@ class Trainer:
             perceptual=self.perceptual,
             loss=loss,
             plan=plan,
-            axis_name=DATA_AXIS,
+            axis_name=BATCH_AXES,
+        )
+        self.cuts = self._cuts(shapes)
+        self._gradients = Gradients(
+            self.objective, mesh, self.cuts, train.accumulation, train.remat
         )
         self._frozen = None if self.perceptual is None else self.perceptual.frozen
 
@@ -96,10 +102,15 @@ class Trainer:
         """Shapes and types of the state, of which nothing is computed."""
         return jax.eval_shape(self._init)
 
-    @property
-    def state_sharding(self) -> Any:
+    @cached_property
+    def state_sharding(self) -> TrainState:
         """Where each array of the state lives."""
-        return replicated(self.mesh)
+        return self._shardings(self.state_shapes)
+
+    @cached_property
+    def values_sharding(self) -> Any:
+        """Where each of the `inference_values` lives."""
+        return self._shardings(self.autoencoder.shapes)
 
     @property
     def batch_sharding(self) -> Any:
@@ -144,7 +155,7 @@ class Trainer:
             self._step,
             donate_argnums=(0,),
             in_shardings=(self.state_sharding, self.batch_sharding, None),
-            out_shardings=(self.state_sharding, self.state_sharding),
+            out_shardings=(self.state_sharding, replicated(self.mesh)),
         )
 
     def inference_values(self, state: TrainState) -> Values:
@@ -155,9 +166,15 @@ class Trainer:
     @cached_property
     def reconstruct(self) -> Any:
         """`(values, uint8 images) -> uint8 images`: the most likely code, decoded."""
+        cut = self._cut_each(self.autoencoder.shapes)
+
+        def local(values: Values, images: jax.Array) -> jax.Array:
+            return reconstruct_pixels(self.autoencoder, cuts.whole(cut, values), images)
+
+        on_all = spread(self.mesh, local, cuts.specs_of(cut))
         return jax.jit(
-            spread(self.mesh, partial(reconstruct_pixels, self.autoencoder)),
-            in_shardings=(self.state_sharding, self.batch_sharding),
+            lambda values, images: on_all(cuts.fold(cut, values), images),
+            in_shardings=(self.values_sharding, self.batch_sharding),
             out_shardings=self.batch_sharding,
         )
 
@@ -190,6 +207,22 @@ class Trainer:
             key=jax.random.key_data(noise_key),
         )
 
+    def _cuts(self, shapes: dict[str, Any]) -> dict[str, Any]:
+        """How each parameter is cut, a tree like `TrainState.params`."""
+        found = {name: self._cut_each(group) for name, group in shapes.items()}
+        if self.perceptual is not None and self.perceptual.learnable:
+            found["perceptual"] = {"layer_weights": cuts.WHOLE}
+        return found
+
+    def _cut_each(self, shapes: dict[str, Any]) -> dict[str, cuts.Cut]:
+        return {name: cuts.make_cut(x.shape, self.mesh) for name, x in shapes.items()}
+
+    def _shardings(self, tree: Any) -> Any:
+        named: dict[str, cuts.Cut] = {}
+        for group in self.cuts.values():
+            named |= group
+        return cuts.shardings_like(tree, named, self.mesh)
+
     def _parameter_shapes(self) -> dict[str, Any]:
         shapes: dict[str, Any] = {
             "autoencoder": {
@@ -211,14 +244,7 @@ class Trainer:
         return {name: params[name] for name in members if name in params}
 
     def _step(self, state: TrainState, batch: Batch, frozen: Any):
-        on_all = jax.shard_map(
-            self._device_gradients,
-            mesh=self.mesh,
-            in_specs=(PartitionSpec(), PartitionSpec(DATA_AXIS), PartitionSpec()),
-            out_specs=PartitionSpec(),
-            check_vma=False,
-        )
-        grads, extra, revived, metrics = on_all(state, batch, frozen)
+        grads, extra, revived, metrics = self._gradients(state, batch["image"], frozen)
         params, opt_state = dict(state.params), {}
         for player, optimizer in self._optimizers.items():
             group, gradient = (
@@ -262,51 +288,3 @@ class Trainer:
         if begin == 0:
             return update(operands)
         return lax.cond(step >= begin, update, lambda held: held[:2], operands)
-
-    def _device_gradients(self, state: TrainState, batch: Batch, frozen: Any):
-        """Mean gradients of this device's part of the batch, then over all devices."""
-        images = batch["image"]
-        count, pieces = images.shape[0], self.config.train.accumulation
-        key, codebook_key = jax.random.split(
-            jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        )
-        first = lax.axis_index(DATA_AXIS) * count
-        image_keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(
-            first + jnp.arange(count)
-        )
-        codebook_keys = jax.random.split(codebook_key, pieces)
-
-        def accumulate(extra, piece):
-            images, keys, codebook_key = piece
-            grads, extra, revived, metrics = self.objective.gradients(
-                state.params, extra, frozen, images, keys, codebook_key, state.step
-            )
-            return extra, (grads, revived, metrics)
-
-        if pieces == 1:
-            extra, (grads, revived, metrics) = accumulate(
-                state.extra, (images, image_keys, codebook_keys[0])
-            )
-        else:
-            cut = jax.tree.map(
-                lambda a: a.reshape(pieces, count // pieces, *a.shape[1:]),
-                (images, image_keys),
-            )
-            first_piece = jax.tree.map(lambda a: a[0], (*cut, codebook_keys))
-            zeros = jax.tree.map(
-                lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
-                jax.eval_shape(accumulate, state.extra, first_piece)[1],
-            )
-
-            def add(carry, piece):
-                extra, total = carry
-                extra, new = accumulate(extra, piece)
-                return (extra, jax.tree.map(jnp.add, total, new)), None
-
-            (extra, total), _ = lax.scan(
-                add, (state.extra, zeros), (*cut, codebook_keys)
-            )
-            grads, revived, metrics = total
-            grads, metrics = jax.tree.map(lambda a: a / pieces, (grads, metrics))
-        grads, metrics = lax.pmean((grads, metrics), DATA_AXIS)
-        return grads, extra, revived, metrics

@@ -7,16 +7,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import PartitionSpec
 
+from deepprism_jax.training import cuts
+from deepprism_jax.training import state as state_module
 from deepprism_jax.training.config import (
     Config,
     DataConfig,
     DiscriminatorConfig,
     LossConfig,
+    MeshConfig,
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
 )
+from deepprism_jax.training.setup import mesh_of
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.trainer import Trainer
 
@@ -36,19 +41,23 @@ TINY = Config(
 )
 
 
-def images():
+def _images():
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 3))
     return {"image": pixels.astype(np.uint8)}
 
 
 def one_step(config, devices):
     trainer = Trainer(config, make_mesh(jax.devices()[:devices]))
-    state, metrics = trainer.step(trainer.init(), trainer.shard_batch(images()))
+    state, metrics = trainer.step(trainer.init(), trainer.shard_batch(_images()))
     return trainer, state, jax.device_get(metrics)
 
 
 def with_train(**changes):
     return dataclasses.replace(TINY, train=dataclasses.replace(TINY.train, **changes))
+
+
+def with_mesh(config, **sizes):
+    return dataclasses.replace(config, mesh=MeshConfig(**sizes))
 
 
 def with_kl(config):
@@ -87,7 +96,7 @@ def test_the_state_is_donated_and_the_step_counted(reference):
     trainer, state, _ = reference
     assert int(state.step) == 1
     kept = jax.tree.map(jnp.copy, state)
-    trainer.step(kept, trainer.shard_batch(images()))
+    trainer.step(kept, trainer.shard_batch(_images()))
     with pytest.raises(RuntimeError, match="deleted"):
         np.asarray(kept.params["autoencoder"]["encoder.conv_in.kernel"])
 
@@ -97,7 +106,7 @@ def test_the_moving_average_is_what_is_evaluated(reference):
     values = trainer.inference_values(state)
     name = "encoder.conv_in.kernel"
     np.testing.assert_array_equal(values[name], state.ema[name])
-    batch = trainer.shard_batch(images())["image"]
+    batch = trainer.shard_batch(_images())["image"]
     y = trainer.reconstruct(values, batch)
     assert y.shape == batch.shape
     assert y.dtype == jnp.uint8
@@ -126,7 +135,7 @@ def test_the_discriminator_keeps_still_until_its_first_step_and_starts_fresh():
     )
     trainer = Trainer(config, make_mesh(jax.devices()[:1]))
     state = trainer.init()
-    batch = trainer.shard_batch(images())
+    batch = trainer.shard_batch(_images())
 
     def of_the_discriminator(state):
         state = jax.device_get(state)
@@ -142,3 +151,70 @@ def test_the_discriminator_keeps_still_until_its_first_step_and_starts_fresh():
     # Adam's first step is the learning rate, whatever the gradient.
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moves))
     assert largest == pytest.approx(rate, rel=1e-2)
+
+
+def curve(config, devices, steps=3):
+    """Losses and final state of a few steps, each on other images."""
+    trainer = Trainer(config, mesh_of(config, jax.devices()[:devices]))
+    state, losses = trainer.init(), []
+    generator = np.random.default_rng(0)
+    for _ in range(steps):
+        pixels = generator.integers(0, 256, (8, 8, 8, 3)).astype(np.uint8)
+        batch = trainer.shard_batch({"image": pixels})
+        state, metrics = trainer.step(state, batch)
+        losses.append(float(metrics["reconstruction"]))
+    return losses, state, trainer
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return curve(with_kl(TINY), devices=1)
+
+
+@pytest.mark.parametrize("sizes", [{"fsdp": 4}, {"data": 2, "fsdp": 2}], ids=str)
+def test_the_curve_is_the_same_on_every_mesh(alone, sizes, monkeypatch):
+    monkeypatch.setattr(cuts, "LARGE", 32)
+    losses, state, trainer = curve(with_mesh(with_kl(TINY), **sizes), devices=4)
+    np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
+    assert_same(state, alone[1])
+    if sizes.get("fsdp", 1) > 1:
+        name = "decoder.body.0.conv1.kernel"
+        moments = jax.tree.leaves(state.opt_state["autoencoder"])
+        for cut in (state.params["autoencoder"][name], state.ema[name]):
+            parts = {shard.data.size for shard in cut.addressable_shards}
+            assert parts == {cut.size // sizes["fsdp"]}
+        assert len(moments) < 10, "a small network is trained as one vector"
+    values = trainer.inference_values(state)
+    images = trainer.shard_batch(_images())["image"]
+    expected = alone[2].reconstruct(
+        alone[2].inference_values(alone[1]), alone[2].shard_batch(_images())["image"]
+    )
+    found = np.asarray(trainer.reconstruct(values, images), np.int32)
+    assert np.abs(found - np.asarray(expected, np.int32)).max() <= 1
+
+
+def test_moments_of_large_values_are_cut_like_them(monkeypatch):
+    monkeypatch.setattr(cuts, "LARGE", 32)
+    monkeypatch.setattr(state_module, "_ONE_VECTOR_BELOW", 0)
+    config = with_mesh(with_kl(TINY), fsdp=4)
+    losses, state, _ = curve(config, devices=4, steps=2)
+    expected, same, _ = curve(with_kl(TINY), devices=1, steps=2)
+    np.testing.assert_allclose(losses, expected, rtol=2e-5)
+    assert_same(state, same)
+    cut = [
+        x
+        for x in jax.tree.leaves(state.opt_state["autoencoder"])
+        if x.sharding.spec != PartitionSpec()
+    ]
+    assert len(cut) >= 2 * 5
+
+
+def test_recomputing_blocks_changes_no_number_and_keeps_less(alone):
+    config = with_kl(with_train(remat="blocks"))
+    losses, state, trainer = curve(config, devices=1)
+    np.testing.assert_allclose(losses, alone[0], rtol=2e-5)
+    assert_same(state, alone[1])
+    again = trainer.lower_step().as_text()
+    assert again.count("convolution") > alone[2].lower_step().as_text().count(
+        "convolution"
+    )

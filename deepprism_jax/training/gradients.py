@@ -1,0 +1,122 @@
+"""Gradients of a batch that is spread over a mesh: each device its part, then the mean.
+
+`jax.shard_map` around the gradients keeps what a formulation expands to inside of a
+device: what is reduced is exactly the parameters.
+"""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.sharding import Mesh, PartitionSpec
+
+from deepprism_jax.layers.remat import Remat, rematerializing
+from deepprism_jax.training import cuts
+from deepprism_jax.training.sharding import BATCH_AXES
+from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.step import Objective
+
+_ALL = PartitionSpec()
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """The mean gradients of a batch, as one program over a mesh.
+
+    Args:
+        objective: the loss on one device.
+        mesh: of the run.
+        cuts: how each parameter is cut, a tree like `TrainState.params`.
+        accumulation: micro-batches, one after the other.
+        remat: what is computed again instead of kept.
+    """
+
+    objective: Objective
+    mesh: Mesh
+    cuts: Any
+    accumulation: int = 1
+    remat: Remat = "none"
+
+    def __call__(
+        self, state: TrainState, images: jax.Array, frozen: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        """Return gradients like `params`, the new `extra`, revived codes, metrics."""
+        on_all = jax.shard_map(
+            self._on_device,
+            mesh=self.mesh,
+            in_specs=(
+                cuts.specs_of(self.cuts),
+                _ALL,
+                _ALL,
+                _ALL,
+                PartitionSpec(BATCH_AXES),
+                _ALL,
+            ),
+            out_specs=(cuts.specs_of(self.cuts), _ALL, _ALL, _ALL),
+            check_vma=False,
+        )
+        params = cuts.fold(self.cuts, state.params)
+        grads, extra, revived, metrics = on_all(
+            params, state.extra, state.key, state.step, images, frozen
+        )
+        return cuts.unfold(self.cuts, grads), extra, revived, metrics
+
+    def _on_device(self, params, extra, key, step, images, frozen):
+        params = cuts.whole(self.cuts, params)
+        with self._tracing():
+            grads, extra, revived, metrics = self._accumulated(
+                params, extra, key, step, images, frozen
+            )
+        grads, metrics = cuts.mean_gradients(self.cuts, grads, metrics)
+        return grads, extra, revived, metrics
+
+    @contextlib.contextmanager
+    def _tracing(self) -> Iterator[None]:
+        with rematerializing(self.remat):
+            yield
+
+    def _accumulated(self, params, extra, key, step, images, frozen):
+        """Mean gradients of this device's part of the batch, piece by piece."""
+        count, pieces = images.shape[0], self.accumulation
+        key, codebook_key = jax.random.split(
+            jax.random.fold_in(jax.random.wrap_key_data(key), step)
+        )
+        first = lax.axis_index(BATCH_AXES) * count
+        image_keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(
+            first + jnp.arange(count)
+        )
+        codebook_keys = jax.random.split(codebook_key, pieces)
+
+        def accumulate(extra, piece):
+            images, keys, codebook_key = piece
+            grads, extra, revived, metrics = self.objective.gradients(
+                params, extra, frozen, images, keys, codebook_key, step
+            )
+            return extra, (grads, revived, metrics)
+
+        if pieces == 1:
+            extra, found = accumulate(extra, (images, image_keys, codebook_keys[0]))
+            return found[0], extra, *found[1:]
+        cut = jax.tree.map(
+            lambda a: a.reshape(pieces, count // pieces, *a.shape[1:]),
+            (images, image_keys),
+        )
+        first_piece = jax.tree.map(lambda a: a[0], (*cut, codebook_keys))
+        zeros = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype),
+            jax.eval_shape(accumulate, extra, first_piece)[1],
+        )
+
+        def add(carry, piece):
+            extra, total = carry
+            extra, new = accumulate(extra, piece)
+            return (extra, jax.tree.map(jnp.add, total, new)), None
+
+        (extra, total), _ = lax.scan(add, (extra, zeros), (*cut, codebook_keys))
+        grads, revived, metrics = total
+        grads, metrics = jax.tree.map(lambda a: a / pieces, (grads, metrics))
+        return grads, extra, revived, metrics
