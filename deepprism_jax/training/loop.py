@@ -13,6 +13,7 @@ from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.meter import Meter, check_finite
+from deepprism_jax.training.profiling import Profile
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.timing import StepTimer
@@ -45,6 +46,7 @@ class Loop:
     writers: Writers
     stop: StopSignals
     timer: StepTimer
+    profile: Profile
     step: int = 0
     """Steps done."""
     meter: Meter = field(default_factory=Meter)
@@ -61,8 +63,8 @@ class Loop:
             with self.timer.waiting():
                 images = next(self.batches)
             batch = trainer.shard_batch(images)
-            state, metrics = trainer.step(state, batch)
             self.step += 1
+            state, metrics = self.profile.traced(self.step, trainer.step, state, batch)
             self.meter.update(self.step, metrics)
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:

@@ -56,6 +56,7 @@ def check(config: Config, *, devices: int, processes: int = 1) -> None:
         *_model(config.model, config.data.image_size),
         *_adversarial(config.loss, config.train.steps),
         *_optimizer(config.optimizer, config.train.steps),
+        *_profile(*config.train.profile_steps, config.train.steps),
         *_devices(config, devices, processes),
     ]
     if problems:
@@ -211,6 +212,14 @@ def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
         yield (
             f"optimizer.warmup_steps={optimizer.warmup_steps} must be below "
             f"train.steps={steps}"
+        )
+
+
+def _profile(first: int, last: int, steps: int) -> Iterator[str]:
+    if (first, last) != (0, 0) and not 1 <= first <= last <= steps:
+        yield (
+            f"train.profile_steps={first} {last} must be a first and a last step, from "
+            f"1 to train.steps={steps}; 0 0 is no profile"
         )
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 import jax
 from rich.console import Console
 
+from deepprism_jax.training import profiling
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.cli import Run
+from deepprism_jax.training.compilation import keep_programs
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.dry_run import dry_run
 from deepprism_jax.training.evaluator import Evaluator
@@ -18,6 +20,7 @@ from deepprism_jax.training.loop import DONE, FAILED, Loop
 from deepprism_jax.training.meter import NonFiniteError
 from deepprism_jax.training.peak import ideal_seconds
 from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.profiling import Profile
 from deepprism_jax.training.setup import Data, make_trainer, open_data
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
@@ -81,6 +84,7 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
     with contextlib.ExitStack() as stack:
         if jax.process_index() == 0:
             stack.enter_context(workdirs.claim(workdir, config, resume=resume))
+        stack.enter_context(keep_programs(workdir))
         stop = stack.enter_context(StopSignals())
         stack.enter_context(jax.debug_nans(config.train.debug_nans))
         checkpoints = Checkpoints(
@@ -104,6 +108,13 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
             writers=writers,
             stop=stop,
             timer=StepTimer(config.train.batch_size, ideal_seconds(trainer)),
+            profile=stack.enter_context(
+                Profile(
+                    workdir / profiling.FOLDER,
+                    *config.train.profile_steps,
+                    say=lambda line: loop.say(line),
+                )
+            ),
             step=step,
         )
         for line in [*run_lines(config, data), *notes]:

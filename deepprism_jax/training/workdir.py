@@ -6,6 +6,8 @@ WORKDIR/config.json                  the config, complete
         reconstructions/STEP.png     input over reconstruction, at each evaluation
         checkpoints/STEP/            state, ema, data, config
         model/                       the export, once the run is done
+        cache/                       compiled programs, for runs that go on
+        profile/                     traces of `train.profile_steps`
 """
 
 import contextlib
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import deepprism_jax
+from deepprism_jax.training import compilation
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.weights.items import flatten_names, steps
@@ -96,7 +99,7 @@ def check_workdir(workdir: str | Path, config: Config, *, resume: bool) -> None:
     if workdir.exists() and not workdir.is_dir():
         raise PreflightError(f"--workdir {workdir} is a file; choose a directory")
     # Where several processes start one run, this one may find the first at its claim.
-    claimed = {_LOCK, _PART}
+    claimed = {_LOCK, _PART, compilation.FOLDER}
     used = workdir.is_dir() and any(p.name not in claimed for p in workdir.iterdir())
     if not used:
         if resume:

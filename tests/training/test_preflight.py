@@ -94,6 +94,9 @@ def test_the_default_config_passes():
             r"weight_decay=0.1 .*name=adam: choose adamw",
         ),
         ({"optimizer__warmup_steps": 10_000}, r"warmup_steps=10000 must be below"),
+        ({"train__profile_steps": (20, 10)}, r"profile_steps=20 10 must be a first"),
+        ({"train__profile_steps": (0, 10)}, r"profile_steps=0 10 .*, from 1 to"),
+        ({"train__profile_steps": (9, 10_001)}, r"9 10001 .* 1 to train.steps=10000;"),
     ],
 )
 def test_each_mistake_is_one_problem_with_value_and_remedy(overrides, pattern):

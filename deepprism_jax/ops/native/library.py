@@ -45,11 +45,11 @@ def path() -> Path:
     key = hashlib.sha256()
     for source in (*HEADERS, *SOURCES):
         key.update((_HERE / source).read_bytes())
-    key.update(f"{version('jaxlib')} {_processor()}".encode())
+    key.update(f"{version('jaxlib')} {processor()}".encode())
     return cache_directory() / f"kernels-{key.hexdigest()[:16]}.so"
 
 
-def _processor() -> str:
+def processor() -> str:
     """Return what a program compiled for this very processor depends on."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
