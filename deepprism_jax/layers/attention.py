@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import jax
 from einops import rearrange
 from flax import nnx
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.conv import ConvFactory, conv_factory
-from deepprism_jax.ops import ChannelPadding
+from deepprism_jax.ops import ChannelPadding, channel_shards
 from deepprism_jax.ops.attend import attend
 
 
@@ -39,11 +40,33 @@ class Attention(nnx.Module):
         """Attend among the positions of [..., H, W, C]; no residual is added."""
         flat = x.reshape(-1, *x.shape[-3:])
         q, k, v = (
-            rearrange(project(flat), "b h w (n d) -> b (h w) n d", n=self.heads)
+            rearrange(project(flat), "b h w c -> b (h w) c")
             for project in (self.query, self.key, self.value)
         )
-        y = rearrange(attend(q, k, v), "b (h w) n d -> b h w (n d)", h=x.shape[-3])
+        y = self._attend(q, k, v)
+        y = rearrange(y, "b (h w) c -> b h w c", h=x.shape[-3])
         return self.output(y).reshape(x.shape)
+
+    def _attend(self, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        """Attend by heads: [B, N, C] -> [B, N, C].
+
+        Where channels are cut over devices and every one holds whole heads, each
+        attends by its own. Else it attends by all heads for a part of the tokens.
+        """
+        shards = channel_shards.current()
+        if shards is None:
+            return _by_heads(self.heads, q, k, v)
+        if self.heads % (shards.count * shards.fields) == 0:
+            return _by_heads(self.heads // shards.count, q, k, v)
+        queries = channel_shards.to_tokens(q, shards)
+        k, v = (channel_shards.gather(a, shards) for a in (k, v))
+        y = _by_heads(self.heads, queries, k, v)
+        return channel_shards.to_channels(y, shards)
+
+
+def _by_heads(heads: int, q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+    q, k, v = (rearrange(a, "b m (n d) -> b m n d", n=heads) for a in (q, k, v))
+    return rearrange(attend(q, k, v), "b m n d -> b m (n d)")
 
 
 class PrismAttention(Attention):

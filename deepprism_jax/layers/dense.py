@@ -12,7 +12,8 @@ from deepprism_jax.layers.initializers import (
     group_kernel,
     reducing_kernel,
 )
-from deepprism_jax.layers.role import Role, cut_along
+from deepprism_jax.layers.role import Role, cut_along, shards_for
+from deepprism_jax.ops import channel_shards
 from deepprism_jax.ops.bias import add_bias
 from deepprism_jax.ops.grouped import grouped_conv
 
@@ -61,15 +62,32 @@ class Conv(nnx.Module):
         self.dtype = dtype
 
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
-        """Apply to a feature map [..., H, W, C_in] -> [..., H', W', C_out]."""
+        """Apply to a feature map [..., H, W, C_in] -> [..., H', W', C_out].
+
+        Where channels are cut over devices, each computes its own of the result: of an
+        image, of its own channels in groups, or of all channels, which it gathers. What
+        leaves feature maps is the sum of the parts.
+
+        Raises:
+            ValueError: the groups cannot be cut over the devices.
+        """
         dtype = self.dtype or x.dtype
+        x = x.astype(dtype)
+        shards, groups = shards_for(self.role), self.groups
+        if shards and groups > 1:
+            groups = channel_shards.share(groups, shards.count, "groups")
+        elif shards and self.role != "out":
+            read = {"in": channel_shards.enter, "hidden": channel_shards.gather}
+            x = read[self.role](x, shards)
         batch = x.shape[:-3]
         y = grouped_conv(
-            x.astype(dtype).reshape(-1, *x.shape[-3:]),
+            x.reshape(-1, *x.shape[-3:]),
             self.kernel[...].astype(dtype),
-            groups=self.groups,
+            groups=groups,
             strides=self.strides,
         )
+        if shards and self.role == "out":
+            y = channel_shards.leave(y, shards)
         if self.bias is not None:
             y = add_bias(y, self.bias[...].astype(dtype))
         return y.reshape(*batch, *y.shape[1:])

@@ -10,7 +10,7 @@ from flax import nnx
 from jax import lax
 from jaxtyping import Array, Float
 
-from deepprism_jax.layers.role import Role, cut_along
+from deepprism_jax.layers.role import Role, cut_along, shards_for
 from deepprism_jax.ops.half_block import Affine
 from deepprism_jax.ops.materialize import materialize_on_cpu
 from deepprism_jax.ops.moments import Moments
@@ -186,8 +186,22 @@ class GroupNorm(nnx.Module):
     def affine(self, moments: Moments) -> Affine:
         """Return the map of a feature map with these moments: x -> `self(x)`."""
         scale, bias = self.scale[...], self.bias[...]
-        return group_affine(moments, scale, bias, groups=self.groups)
+        return group_affine(moments, scale, bias, groups=self._local_groups())
 
     def _apply(self, x: jax.Array, silu: bool) -> jax.Array:
         scale, bias = self.scale[...], self.bias[...]
-        return group_norm(x, scale, bias, groups=self.groups, silu=silu)
+        return group_norm(x, scale, bias, groups=self._local_groups(), silu=silu)
+
+    def _local_groups(self) -> int:
+        """Groups that a device normalises: whole ones, in every field as many."""
+        shards = shards_for(self.role)
+        if shards is None:
+            return self.groups
+        parts = shards.count * shards.fields
+        if self.groups % parts:
+            raise ValueError(
+                f"norm groups={self.groups} cannot stay whole: with fields="
+                f"{shards.fields} over {shards.count} devices of the channel axis they "
+                f"must be a multiple of {parts}"
+            )
+        return self.groups // shards.count

@@ -1,15 +1,18 @@
 """Channel convolutions as modules: eq. (1) to (3) of the paper."""
 
+from functools import partial
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
 from deepprism_jax.layers.initializers import prism_kernel
-from deepprism_jax.layers.role import Role
+from deepprism_jax.layers.role import Role, shards_for
 from deepprism_jax.ops import ChannelPadding, half_block, prism_conv
 from deepprism_jax.ops.geometry import geometry_of
 from deepprism_jax.ops.half_block import Affine
 from deepprism_jax.ops.moments import Moments
+from deepprism_jax.ops.prism_on_shards import prism_conv_on_shards
 
 
 class PrismConv(nnx.Module):
@@ -58,7 +61,10 @@ class PrismConv(nnx.Module):
     def __call__(self, x: Float[Array, "*b h w c"]) -> Float[Array, "*b oh ow oc"]:
         """Apply to a feature map [..., H, W, F_in * D] -> [..., H', W', F_out * D]."""
         dtype = self.dtype or x.dtype
-        return prism_conv(
+        convolve = prism_conv
+        if shards := shards_for(self.role):
+            convolve = partial(prism_conv_on_shards, shards=shards)
+        return convolve(
             x.astype(dtype),
             self.kernel[...].astype(dtype),
             None if self.bias is None else self.bias[...].astype(dtype),
@@ -67,7 +73,13 @@ class PrismConv(nnx.Module):
         )
 
     def fuses(self, x: Float[Array, "b h w c"]) -> bool:
-        """Return whether `after_silu` has a kernel for x on this platform."""
+        """Return whether `after_silu` has a kernel for x on this platform.
+
+        It has none where channels are cut over devices: what the halo adds would have
+        to come in before the moments of the result are summed.
+        """
+        if shards_for(self.role):
+            return False
         kernel = self.kernel[...]
         geometry = geometry_of(x, kernel, self.channel_padding, self.strides)
         kept = self.dtype is None or x.dtype == self.dtype

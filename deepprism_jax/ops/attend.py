@@ -39,27 +39,30 @@ _QUERIES_A_CHUNK = 256  # of 64 to 1024 the fastest, or near it, in all of those
 
 
 def attend(
-    q: Float[Array, "b n heads d"],
+    q: Float[Array, "b m heads d"],
     k: Float[Array, "b n heads d"],
     v: Float[Array, "b n heads d"],
     *,
     most_tokens: int = MOST_TOKENS_AT_ONCE,
-) -> Float[Array, "b n heads d"]:
+) -> Float[Array, "b m heads d"]:
     """softmax(q k^T / sqrt(d)) v over n tokens: eq. (4), see docs/paper.md.
 
     With more than `most_tokens` tokens the n x n matrix is never formed whole: memory
-    grows with n instead of n^2, forward and backward. The numbers are the same up to
-    rounding. The platform is chosen when the program is lowered.
+    grows with n instead of n^2, forward and backward. Where queries are but m of the
+    tokens, so is that of a matrix m x n larger than that number squared. The numbers
+    are the same up to rounding. The platform is chosen when the program is lowered.
     """
-    if q.shape[1] <= most_tokens:
+    if q.shape[1] * k.shape[1] <= most_tokens**2:
         return jax.nn.dot_product_attention(q, k, v)
-    chunked = partial(chunked_attend, chunk=min(_QUERIES_A_CHUNK, most_tokens))
+    queries = min(_QUERIES_A_CHUNK, most_tokens, q.shape[1])
+    chunked = partial(chunked_attend, chunk=queries)
     flash = {}
     # Differentiation goes through every form that is offered, and JAX's kernel for TPUs
     # has no second derivatives: elsewhere it is not offered.
-    if target.platform() == "tpu" and tpu_flash_takes(q):
+    own = q.shape == k.shape
+    if own and target.platform() == "tpu" and tpu_flash_takes(q):
         flash["tpu"] = tpu_flash
-    if cudnn_flash_takes(q) and _is_on_cudnn():
+    if own and cudnn_flash_takes(q) and _is_on_cudnn():
         flash["cuda"] = cudnn_flash
     if not flash:
         return chunked(q, k, v)
