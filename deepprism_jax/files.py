@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +37,28 @@ def write_text(path: str | Path, text: str) -> None:
     """
     with replacing(path) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def replace_directory(path: Path, new: Path) -> None:
+    """Rename the directory `new` to `path` and delete what was there.
+
+    What was there is renamed to `path` + ".deleted" first, and back if the second
+    renaming fails: whenever the process is killed, one of the two is complete.
+
+    Raises:
+        OSError: `path` could not be replaced; it is as it was.
+    """
+    old = path.with_name(f"{path.name}.deleted")
+    if path.exists():
+        shutil.rmtree(old, ignore_errors=True)
+        path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def cache_directory() -> Path:

@@ -1,6 +1,7 @@
 """The loop: step, log, evaluation and checkpoints, each when it is due."""
 
 import collections
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,8 @@ class Loop:
     profile: Profile
     step: int = 0
     """Steps done."""
+    scored: tuple[int, float] = (-1, -math.inf)
+    """Step and `eval/psnr` of the last evaluation."""
     meter: Meter = field(default_factory=Meter)
 
     def run(self, state: TrainState) -> TrainState:
@@ -76,9 +79,10 @@ class Loop:
             last = self.step == train.steps
             if last or self._due(train.log_every):
                 self.log()
+            best = False
             if last or self._due(train.eval_every):
-                self.evaluate(state)
-            if self._due(train.save_every) and not last:
+                best = self.evaluate(state)
+            if (best or self._due(train.save_every)) and not last:
                 self.save(state)
         return state
 
@@ -87,21 +91,29 @@ class Loop:
         values = self.meter.flush() | self.timer.read(self.step)
         self.writers.scalars(self.step, values)
 
-    def evaluate(self, state: TrainState) -> None:
-        """Score the reconstructions of held-out images, and show some."""
+    def evaluate(self, state: TrainState) -> bool:
+        """Score the reconstructions of held-out images, and show some.
+
+        Returns whether they are the best so far, of a run that keeps its best.
+        """
         with self.timer.paused():
             values = self.trainer.inference_values(state)
             scores = self.evaluator.scores(values)
             if not scores:
                 self.say(f"the evaluation at step {self.step} was interrupted")
-                return
+                return False
             named = {f"eval/{name}": value for name, value in scores.items()}
             self.writers.scalars(self.step, named)
             picture = self.evaluator.picture(values)
             self.writers.images(self.step, {"reconstructions": picture})
+        self.scored = self.step, float(scores["psnr"])
+        if self.config.train.keep_best == 0:
+            return False
+        best = self.checkpoints.best_score
+        return best is None or self.scored[1] > best
 
-    def save(self, state: TrainState) -> bool:
-        """Save a checkpoint and return whether it is on disk.
+    def save(self, state: TrainState) -> None:
+        """Save a checkpoint, in the background from when it is on the host.
 
         Raises:
             NonFiniteError: the state is not worth saving.
@@ -120,11 +132,15 @@ class Loop:
                 "data": self.batches.get_state(),
                 "config": record,
             }
-            return self.checkpoints.save(self.step, items)
+            step, score = self.scored
+            self.checkpoints.save(
+                self.step, items, score=score if step == self.step else None
+            )
 
     def finish(self, state: TrainState) -> int:
         """Save, export if the run is done, and return the exit code."""
-        saved = self.save(state)
+        self.save(state)
+        saved = self.checkpoints.wait()
         if not saved:
             self.say(f"step {self.step} is not saved, for the reason above")
         if self.step < self.config.train.steps:

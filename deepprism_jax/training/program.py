@@ -87,8 +87,13 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
         stack.enter_context(keep_programs(workdir))
         stop = stack.enter_context(StopSignals())
         stack.enter_context(jax.debug_nans(config.train.debug_nans))
-        checkpoints = Checkpoints(
-            workdir / CHECKPOINTS, keep=config.train.keep, say=notes.append
+        checkpoints = stack.enter_context(
+            Checkpoints(
+                workdir / CHECKPOINTS,
+                keep=config.train.keep,
+                keep_best=config.train.keep_best,
+                say=notes.append,
+            )
         )
         step, state = 0, None
         if resume:

@@ -1,71 +1,178 @@
 """A checkpoint on disk: a directory of separate items, written and read by Orbax.
 
-Arrays are Orbax pytrees; the items named in `JSON_ITEMS` are JSON. Every item can be
-read without the others, so inference never touches the optimizer's state. A manifest
-of the arrays' shapes and the files' sizes and checksums lies beside them: Orbax finds a
-cut file only halfway through a restore, and a changed byte not at all.
+Arrays are Orbax pytrees; the items named in `JSON_ITEMS` are JSON, those of process 0.
+Every item can be read without the others, so inference never touches the optimizer's
+state. A directory is a checkpoint once its manifest is there, which is written last.
 """
 
 import contextlib
+import functools
 import json
 import logging
-import shutil
-import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from orbax.checkpoint import v1 as ocp
 
-JSON_ITEMS = ("config", "data")
-"""Items that are JSON values; all others are pytrees of arrays."""
+from deepprism_jax.paths import (
+    AnyPath,
+    PathLike,
+    as_path,
+    is_remote,
+    remote_errors,
+    remove_tree,
+)
+from deepprism_jax.weights.manifest import (
+    JSON_ITEMS,
+    MANIFEST,
+    UnreadableError,
+    is_complete,
+    shapes_of,
+    verify,
+    write_manifest,
+)
+from deepprism_jax.weights.together import first_problem
 
-MANIFEST = "manifest.json"
-
-_SAVING = ".saving"
-DELETED = ".deleted"
+_REMAINS = (".orbax-checkpoint-tmp", ".saving", ".deleted")
+"""In names of what a save that did not finish has left, of earlier versions too."""
 
 
-class UnreadableError(Exception):
-    """A checkpoint that is half-written, damaged, or of another structure."""
+class Saving:
+    """A save that goes on in the background: written, completed, then `after`."""
+
+    def __init__(self, finish: Callable[[], None], log: contextlib.ExitStack):
+        self._problem: str | None = None
+        self._thread = threading.Thread(
+            # A process that must end does not wait: what is cut off is no checkpoint.
+            target=self._run,
+            args=(finish, log),
+            name="checkpoint",
+            daemon=True,
+        )
+        self._thread.start()
+
+    def join(self, seconds: float | None = None) -> None:
+        """Wait for what this process does, at most some seconds."""
+        self._thread.join(seconds)
+
+    def result(self) -> None:
+        """Wait for the end; every process must call.
+
+        Raises:
+            OSError: some process could not write its part, so there is no checkpoint.
+        """
+        self.join()
+        if problem := first_problem(self._problem):
+            raise OSError(problem)
+
+    def _run(self, finish: Callable[[], None], log: contextlib.ExitStack) -> None:
+        with log:
+            try:
+                finish()
+            # In a thread nobody would see it; TensorStore reports a full disk as
+            # ValueError("RESOURCE_EXHAUSTED: ...").
+            except Exception as error:
+                self._problem = root_cause(error)
 
 
-def save_items(path: str | Path, items: Mapping[str, Any]) -> None:
-    """Write the items under another name and rename: all of them or nothing.
+def save_items(path: PathLike, items: Mapping[str, Any]) -> None:
+    """Write the items and wait for them; see `save_items_async`."""
+    save_items_async(path, items).result()
 
-    A directory that is there is replaced, once the new one is complete. Every process
-    must call, with the same path on a file system that they share.
+
+def save_items_async(
+    path: PathLike,
+    items: Mapping[str, Any],
+    *,
+    score: float | None = None,
+    after: Callable[[], None] | None = None,
+) -> Saving:
+    """Copy the items to the host and write them in the background, all or nothing.
+
+    The arrays may be donated or changed as soon as this returns. A directory that is
+    there is deleted first. Every process must call, with the same path on storage that
+    they share.
 
     Args:
-        path: directory to make; its parent must exist.
+        path: directory to make.
         items: name to pytree of arrays, or to a JSON value for `JSON_ITEMS`.
+        score: noted in the manifest.
+        after: called in the background by process 0 once the directory is complete.
 
     Raises:
-        OSError: the items could not be written; what was there before is intact.
+        OSError: the items could not be written; nothing of them is left.
     """
-    path = Path(path).absolute()
-    saving = path.with_name(path.name + _SAVING)
-    try:
+    path = as_path(path)
+    shapes = {name: shapes_of(name, item) for name, item in items.items()}
+    # What is written later must not change with what the caller goes on with.
+    items = {
+        name: json.loads(json.dumps(item)) if name in JSON_ITEMS else item
+        for name, item in items.items()
+    }
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(quiet())
+        _all_or_none(functools.partial(_make_room, path))
         with _orbax():
-            ocp.save_checkpointables(str(saving), dict(items), overwrite=True)
-        if jax.process_index() == 0:
-            manifest = {
-                "items": {name: _shapes(name, item) for name, item in items.items()},
-                "files": {file: _fingerprint(saving / file) for file in _files(saving)},
-            }
-            (saving / MANIFEST).write_text(json.dumps(manifest))
-            replace_directory(path, saving)
-    except (OSError, ValueError, RuntimeError) as error:
-        # TensorStore reports a full disk as ValueError("RESOURCE_EXHAUSTED: ...").
-        # What it wrote goes, for the room it takes may be what is missing.
-        for part in half_written(path.parent, path.name):
-            shutil.rmtree(part, ignore_errors=True)
-        raise OSError(root_cause(error)) from error
+            start = functools.partial(ocp.save_checkpointables_async, str(path), items)
+            writing = _all_or_none(start, functools.partial(discard, path))
+        finish = functools.partial(_finish, path, writing, shapes, score, after)
+        return Saving(finish, stack.pop_all())
 
 
-def load_items(path: str | Path, targets: Mapping[str, Any]) -> dict[str, Any]:
+def _make_room(path: AnyPath) -> None:
+    """Delete what is there, and make the directory that it is to be in."""
+    if jax.process_index() == 0:
+        discard(path)
+        if not is_remote(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _all_or_none(
+    function: Callable[[], Any], undo: Callable[[], None] | None = None
+) -> Any:
+    """Return the result of a function that no process failed at.
+
+    Raises:
+        OSError: one has failed, so all of them do; process 0 has called `undo`.
+    """
+    result, problem = None, None
+    try:
+        result = function()
+    except Exception as error:
+        problem = root_cause(error)
+    if problem := first_problem(problem):
+        if undo is not None and jax.process_index() == 0:
+            undo()
+        raise OSError(problem)
+    return result
+
+
+def _finish(
+    path: AnyPath,
+    writing: Any,
+    shapes: dict[str, Any],
+    score: float | None,
+    after: Callable[[], None] | None,
+) -> None:
+    """Complete a checkpoint once all processes have written their parts of it."""
+    first = jax.process_index() == 0
+    try:
+        # Orbax lets the processes wait for each other before this returns.
+        writing.result()
+        if first:
+            write_manifest(path, shapes, score)
+    except Exception:
+        # What was written goes, for the room it takes may be what is missing.
+        if first:
+            discard(path)
+        raise
+    if first and after is not None:
+        after()
+
+
+def load_items(path: PathLike, targets: Mapping[str, Any]) -> dict[str, Any]:
     """Read some of the items of a directory; every process must call.
 
     Args:
@@ -76,48 +183,49 @@ def load_items(path: str | Path, targets: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UnreadableError: an item is missing, damaged, or does not fit its target.
     """
-    path = Path(path).absolute()
-    _verify(path, targets)
+    path = as_path(path)
+    verify(path, targets)
+    load = functools.partial(ocp.load_checkpointables, str(path), dict(targets))
     try:
-        with _orbax():
-            return ocp.load_checkpointables(str(path), dict(targets))
-    except Exception as error:
-        raise UnreadableError(root_cause(error)) from None
+        with quiet(), _orbax():
+            return _all_or_none(load)
+    except OSError as error:
+        raise UnreadableError(str(error)) from None
 
 
-def replace_directory(path: Path, new: Path) -> None:
-    """Rename the directory `new` to `path` and delete what was there.
+def discard(path: AnyPath) -> None:
+    """Delete a checkpoint and what a save to that name has left.
 
-    What was there is renamed to `path` + ".deleted" first, and back if the second
-    renaming fails: whenever the process is killed, one of the two is complete.
-
-    Raises:
-        OSError: `path` could not be replaced; it is as it was.
+    The manifest goes first: whenever the process is killed, it is complete or none.
     """
-    old = path.with_name(path.name + DELETED)
-    if path.exists():
-        shutil.rmtree(old, ignore_errors=True)
-        path.rename(old)
-    try:
-        new.rename(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(OSError), remote_errors(path):
+        (path / MANIFEST).unlink(missing_ok=True)
+    remove_tree(path)
+    for part in leftovers(path.parent):
+        if part.name.partition(".")[0] == path.name:
+            remove_tree(part)
 
 
-def steps(directory: str | Path) -> list[int]:
+def steps(directory: PathLike) -> list[int]:
     """Return the steps that have a complete checkpoint, oldest first."""
-    directory = Path(directory)
-    if not directory.is_dir():
-        return []
-    return sorted(int(p.name) for p in directory.iterdir() if p.name.isdecimal())
+    found = (p for p in _entries(as_path(directory)) if p.name.isdecimal())
+    return sorted(int(path.name) for path in found if is_complete(path))
 
 
-def half_written(directory: str | Path, name: str = "*") -> list[Path]:
+def leftovers(directory: PathLike) -> list[AnyPath]:
     """Return what saves that did not finish have left."""
-    return sorted(Path(directory).glob(f"{name}{_SAVING}*"))
+    return sorted(
+        path
+        for path in _entries(as_path(directory))
+        if any(part in path.name for part in _REMAINS)
+        or (path.name.isdecimal() and not is_complete(path))
+    )
+
+
+def _entries(directory: AnyPath) -> list[AnyPath]:
+    """Return what is in a directory, nothing where there is none."""
+    with remote_errors(directory):
+        return list(directory.iterdir()) if directory.is_dir() else []
 
 
 def flatten_names(tree: Mapping[Any, Any]) -> dict[str, Any]:
@@ -141,75 +249,33 @@ def root_cause(error: BaseException) -> str:
     return text if len(text) <= 250 else f"{text[:80]} ... {text[-160:]}"
 
 
-def _files(directory: Path) -> list[str]:
-    files = (p for p in directory.rglob("*") if p.is_file())
-    return sorted(p.relative_to(directory).as_posix() for p in files)
-
-
-def _fingerprint(path: Path) -> list[int]:
-    """Return size and CRC-32 of a file, read in pieces."""
-    size, checksum = 0, 0
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            size, checksum = size + len(piece), zlib.crc32(piece, checksum)
-    return [size, checksum]
-
-
-def _shapes(name: str, item: Any) -> dict[str, Any]:
-    """Return path in the tree to shape and type, for all arrays of an item."""
-    if name in JSON_ITEMS:
-        return {}
-    leaves, _ = jax.tree_util.tree_flatten_with_path(item)
-    return {
-        jax.tree_util.keystr(path): [list(x.shape), jnp.dtype(x.dtype).name]
-        for path, x in leaves
-    }
-
-
-def _verify(path: Path, targets: Mapping[str, Any]) -> None:
-    """Compare targets and files with the manifest, before Orbax reads an array."""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        shapes, files = manifest["items"], manifest["files"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UnreadableError(f"{MANIFEST} is missing or damaged") from None
-    for name, target in targets.items():
-        if name not in shapes:
-            raise UnreadableError(f"it has no item {name!r}")
-        found, expected = shapes[name], _shapes(name, target)
-        for leaf in sorted(found.keys() | expected.keys()):
-            there, here = found.get(leaf, "nothing"), expected.get(leaf, "nothing")
-            if there != here:
-                raise UnreadableError(f"{name}{leaf} is {there} there and {here} here")
-
-    def wanted(file: str) -> bool:
-        return "/" not in file or file.split("/")[0] in targets
-
-    listed, found = set(filter(wanted, files)), set(filter(wanted, _files(path)))
-    for file in sorted(listed ^ (found - {MANIFEST})):
-        state = "missing" if file in listed else f"not in {MANIFEST}"
-        raise UnreadableError(f"{file} is {state}")
-    for file in sorted(listed):
-        (size, checksum), actual = files[file], _fingerprint(path / file)
-        if actual[0] != size:
-            raise UnreadableError(f"{file} has {actual[0]} bytes, not {size}")
-        if actual[1] != checksum:
-            raise UnreadableError(f"{file} has changed since it was written")
-
-
 @contextlib.contextmanager
 def _orbax() -> Iterator[None]:
-    """Name the JSON items to Orbax, and keep its tracebacks out of the log."""
+    """Name the JSON items to Orbax."""
     registry = ocp.handlers.local_registry()
     for name in JSON_ITEMS:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
     context = ocp.Context()
     context.checkpointables.registry = registry
+    with context:
+        yield
+
+
+_quieting = threading.Lock()
+_loud: list[int] = []
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Orbax's tracebacks out of the log; blocks of several threads may overlap."""
     log = logging.getLogger("absl")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
+    with _quieting:
+        _loud.append(log.level if not _loud else _loud[0])
+        log.setLevel(logging.CRITICAL)
     try:
-        with context:
-            yield
+        yield
     finally:
-        log.setLevel(level)
+        with _quieting:
+            level = _loud.pop()
+            if not _loud:
+                log.setLevel(level)

@@ -3,13 +3,13 @@
 An export holds `config.json` (class, options, version), `model.safetensors` (dotted
 names) and `orbax/` (the same values as an Orbax checkpoint). A training work directory
 has its models in `checkpoints/STEP`, where the items `ema` and `config` are enough.
+All of them may lie in a bucket, `gs://BUCKET/FOLDER`.
 """
 
 import contextlib
 import json
 import logging
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,17 +18,14 @@ import jax
 import numpy as np
 from flax import nnx
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load, save
 
 import deepprism_jax
+from deepprism_jax.files import replace_directory
 from deepprism_jax.layers.functional import Functional, values_of
-from deepprism_jax.weights.items import (
-    UnreadableError,
-    load_items,
-    replace_directory,
-    save_items,
-    steps,
-)
+from deepprism_jax.paths import AnyPath, as_path, remove_tree, write_whole
+from deepprism_jax.weights.items import load_items, save_items, steps
+from deepprism_jax.weights.manifest import UnreadableError, is_complete, read_manifest
 
 Model = TypeVar("Model")
 
@@ -36,6 +33,8 @@ CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 ORBAX = "orbax"
 CHECKPOINTS = "checkpoints"
+BEST = "best"
+"""`checkpoints/best` stands for the step of the highest score."""
 
 log = logging.getLogger(__name__)
 
@@ -70,50 +69,62 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
         path: directory to make. One that is there is replaced if it is an export of
             before or empty.
 
+    On a file system it is renamed once it is complete; in a bucket `config.json` is
+    written last, without which it is no export.
+
     Raises:
         FileExistsError: the directory holds something else.
         OSError: it could not be written.
     """
-    path = Path(path).absolute()
+    path = as_path(path)
     if path.exists() and not _is_export(path):
         raise FileExistsError(
             f"{path} holds something else than an export: choose another directory"
         )
     values = {name: np.asarray(x) for name, x in values_of(model).items()}
-    part, writes = path.with_name(f"{path.name}.part"), jax.process_index() == 0
+    writes = jax.process_index() == 0
+    # What a bucket has cannot be renamed.
+    part = path.with_name(f"{path.name}.part") if isinstance(path, Path) else path
     try:
         if writes:
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir(parents=True)
+            remove_tree(part)
+            part.mkdir(parents=True, exist_ok=True)
         save_items(part / ORBAX, {"params": values})
         if writes:
-            save_file(values, part / WEIGHTS)
-            (part / CONFIG).write_text(json.dumps(describe(model), indent=2) + "\n")
-            replace_directory(path, part)
-    except SafetensorError as error:
-        raise OSError(f"{part / WEIGHTS}: {error}") from error
+            write_whole(part / WEIGHTS, save(values))
+            write_whole(part / CONFIG, json.dumps(describe(model), indent=2) + "\n")
+            if isinstance(path, Path) and isinstance(part, Path):
+                replace_directory(path, part)
     finally:
-        if writes:
-            shutil.rmtree(part, ignore_errors=True)
+        if writes and part != path:
+            remove_tree(part)
 
 
 def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
-    """Load a model from an export, or from the newest checkpoint of a training run.
+    """Load a model from an export, from a training run or from one of its checkpoints.
 
-    A training run gives the moving average of its parameters. A checkpoint that cannot
-    be read is passed over for the one before, with a warning.
+    A training run gives the moving average of its parameters, those of its newest
+    checkpoint; one that cannot be read is passed over for the one before, with a
+    warning. `RUN/checkpoints/STEP` gives those of that step, and `RUN/checkpoints/best`
+    those of the best step that was kept.
 
     Raises:
-        FileNotFoundError: the path is neither, or a run without a checkpoint to read.
+        FileNotFoundError: the path is none of them, or a run without a checkpoint to
+            read.
         ValueError: the files are damaged, hold another class, or do not fit.
     """
-    path = Path(path).absolute()
+    path = as_path(path)
+    if (found := checkpoint_at(path)) is not None:
+        try:
+            return _from_checkpoint(cls, found)
+        except UnreadableError as error:
+            raise ValueError(f"{found} cannot be read: {error}") from None
     if _is_run(path):
         return _from_run(cls, path)
     network = structure_of(cls, _read_description(path), path)
-    if (path / WEIGHTS).is_file():
+    if (path / WEIGHTS).exists():
         try:
-            values = load_file(path / WEIGHTS)
+            values = load((path / WEIGHTS).read_bytes())
         except (SafetensorError, ValueError) as error:
             raise ValueError(f"{path / WEIGHTS} is damaged: {error}") from None
     elif (path / ORBAX).is_dir():
@@ -134,19 +145,45 @@ def class_name(path: str | os.PathLike[str]) -> str:
         FileNotFoundError: the path is neither, or a run without a checkpoint to read.
         ValueError: it cannot be read.
     """
-    path = Path(path).absolute()
-    if not _is_run(path):
+    path = as_path(path)
+    found = checkpoint_at(path)
+    if found is None and not _is_run(path):
         return _read_description(path)["class"]
-    for step in _checkpoints(path):
-        where = path / CHECKPOINTS / str(step)
+    runs = path / CHECKPOINTS
+    for where in [found] if found else [runs / str(s) for s in _checkpoints(path)]:
         with contextlib.suppress(UnreadableError):
             return load_items(where, {"config": None})["config"]["model"]["class"]
     raise FileNotFoundError(f"{path} has no checkpoint that can be read")
 
 
-def _read_description(path: Path) -> dict[str, Any]:
+def checkpoint_at(path: str | os.PathLike[str]) -> AnyPath | None:
+    """Return the checkpoint that a path names, or None where it names none.
+
+    Raises:
+        FileNotFoundError: it is `RUN/checkpoints/best`, and no checkpoint has a score.
+    """
+    path = as_path(path)
+    if path.parent.name != CHECKPOINTS:
+        return None
+    if path.name != BEST or path.is_dir():
+        return path if path.name.isdecimal() and is_complete(path) else None
+    scores = []
+    for step in steps(path.parent):
+        with contextlib.suppress(UnreadableError):
+            score = read_manifest(path.parent / str(step))["score"]
+            if score is not None:
+                scores.append((score, step))
+    if not scores:
+        raise FileNotFoundError(
+            f"{path}: no checkpoint has a score; give a step, or train with "
+            "--train.keep-best"
+        )
+    return path.parent / str(max(scores)[1])
+
+
+def _read_description(path: AnyPath) -> dict[str, Any]:
     """Return what `describe` gave for an export."""
-    if not (path / CONFIG).is_file():
+    if not (path / CONFIG).exists():
         raise FileNotFoundError(
             f"{path} has no {CONFIG}: give a directory that save_pretrained wrote, or "
             "a training work directory with a checkpoint"
@@ -160,24 +197,28 @@ def _read_description(path: Path) -> dict[str, Any]:
         ) from None
 
 
-def _from_run(cls: type[Model], path: Path) -> Model:
-    """Load the newest readable `ema`, by the description in its `config`."""
+def _from_checkpoint(cls: type[Model], where: AnyPath) -> Model:
+    """Load the `ema` of a checkpoint, by the description in its `config`."""
+    description = load_items(where, {"config": None})["config"]["model"]
+    network = structure_of(cls, description, where)
+    values = load_items(where, {"ema": restore_target(network)})["ema"]
+    return _fill(network, values, where)
+
+
+def _from_run(cls: type[Model], path: AnyPath) -> Model:
+    """Load the newest checkpoint that can be read."""
     problem = ""
     for step in _checkpoints(path):
         where = path / CHECKPOINTS / str(step)
         try:
-            description = load_items(where, {"config": None})["config"]["model"]
-            network = structure_of(cls, description, where)
-            values = load_items(where, {"ema": restore_target(network)})["ema"]
+            return _from_checkpoint(cls, where)
         except UnreadableError as error:
             problem = f"checkpoint {step}: {error}"
             log.warning("%s cannot be read, taking the one before: %s", where, error)
-        else:
-            return _fill(network, values, where)
     raise FileNotFoundError(f"{path} has no checkpoint that can be read: {problem}")
 
 
-def _checkpoints(path: Path) -> list[int]:
+def _checkpoints(path: AnyPath) -> list[int]:
     """Return the steps of a training run's checkpoints, newest first."""
     if found := steps(path / CHECKPOINTS):
         return found[::-1]
@@ -186,7 +227,7 @@ def _checkpoints(path: Path) -> list[int]:
     )
 
 
-def structure_of(cls: Any, description: Mapping[str, Any], path: Path) -> Functional:
+def structure_of(cls: Any, description: Mapping[str, Any], path: AnyPath) -> Functional:
     """Return the structure of the module that the description's options make.
 
     Raises:
@@ -211,7 +252,7 @@ def restore_target(network: Functional) -> dict[str, jax.ShapeDtypeStruct]:
     return {name: x.update(sharding=here) for name, x in network.shapes.items()}
 
 
-def _fill(network: Functional, values: Mapping[str, Any], path: Path) -> Any:
+def _fill(network: Functional, values: Mapping[str, Any], path: AnyPath) -> Any:
     """Return the model with the values in it."""
     expected = network.shapes
     for verb, names in (
@@ -230,7 +271,7 @@ def _fill(network: Functional, values: Mapping[str, Any], path: Path) -> Any:
     return network.bind({name: jax.numpy.asarray(x) for name, x in values.items()})
 
 
-def _config_keys(path: Path) -> set[str]:
+def _config_keys(path: AnyPath) -> set[str]:
     """Return the keys of a directory's `config.json`; none where it is no such file."""
     try:
         return set(json.loads((path / CONFIG).read_text()))
@@ -238,12 +279,12 @@ def _config_keys(path: Path) -> set[str]:
         return set()
 
 
-def _is_run(path: Path) -> bool:
+def _is_run(path: AnyPath) -> bool:
     """Say whether this is a training run, before its first checkpoint too."""
     return (path / CHECKPOINTS).is_dir() or "config" in _config_keys(path)
 
 
-def _is_export(path: Path) -> bool:
+def _is_export(path: AnyPath) -> bool:
     """Say whether a directory holds nothing but an export of before, if anything."""
     if not path.is_dir():
         return False

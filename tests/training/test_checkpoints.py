@@ -31,9 +31,15 @@ def targets(sharding=None):
 class Manager(Checkpoints):
     """Checkpoints in a directory, with what was said."""
 
-    def __init__(self, directory, keep=2):
+    def __init__(self, directory, keep=2, keep_best=0):
         self.said = []
-        super().__init__(directory, keep=keep, say=self.said.append)
+        super().__init__(
+            directory, keep=keep, keep_best=keep_best, say=self.said.append
+        )
+
+    def save_now(self, step, items, score=None):
+        self.save(step, items, score=score)
+        return self.wait()
 
 
 def cut_largest_file(directory):
@@ -55,7 +61,7 @@ def test_the_newest_of_those_kept_is_restored(tmp_path):
     manager = Manager(tmp_path, keep=2)
     assert manager.latest is None
     for step in (9, 10, 11):
-        assert manager.save(step, items(step))
+        assert manager.save_now(step, items(step))
     assert manager.latest == 11
     assert steps(tmp_path) == [10, 11]
     assert sorted(p.name for p in tmp_path.iterdir()) == ["10", "11"]
@@ -67,7 +73,7 @@ def test_the_newest_of_those_kept_is_restored(tmp_path):
 def test_a_checkpoint_is_restored_onto_another_number_of_devices(tmp_path, devices):
     four = NamedSharding(make_mesh(), PartitionSpec())
     saved = {"state": jax.device_put(state(3), four), "data": {"batch": 3}}
-    Manager(tmp_path).save(3, saved)
+    Manager(tmp_path).save_now(3, saved)
     mesh = make_mesh(jax.devices()[:devices])
     split = targets(NamedSharding(mesh, PartitionSpec()))
     split["state"]["params"]["w"] = jax.ShapeDtypeStruct(
@@ -82,13 +88,13 @@ def test_a_checkpoint_is_restored_onto_another_number_of_devices(tmp_path, devic
 
 def test_a_step_is_saved_once(tmp_path, monkeypatch):
     manager = Manager(tmp_path)
-    manager.save(3, items(3))
-    monkeypatch.setattr(checkpoints, "save_items", None)
-    assert manager.save(3, items(3))
+    manager.save_now(3, items(3))
+    monkeypatch.setattr(checkpoints, "save_items_async", None)
+    assert manager.save_now(3, items(3))
 
 
 def test_a_half_written_checkpoint_is_ignored_and_said(tmp_path):
-    Manager(tmp_path).save(3, items(3))
+    Manager(tmp_path).save_now(3, items(3))
     (tmp_path / "5.saving.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (tmp_path / "4.saving").mkdir()
     step, manager = restored(tmp_path)
@@ -96,14 +102,14 @@ def test_a_half_written_checkpoint_is_ignored_and_said(tmp_path):
     assert len(manager.said) == 2
     assert "half-written" in manager.said[0]
     assert len(list(tmp_path.iterdir())) == 3  # nothing is deleted by restoring
-    manager.save(6, items(6))
+    manager.save_now(6, items(6))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "6"]
 
 
 def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path):
     manager = Manager(tmp_path, keep=2)
     for step in (2, 4):
-        manager.save(step, items(step))
+        manager.save_now(step, items(step))
     cut_largest_file(tmp_path / "4")
     step, manager = restored(tmp_path, keep=1)
     assert step == 2
@@ -113,10 +119,10 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path):
     assert steps(tmp_path) == [2, 4]
 
     # It counts neither as kept nor as the newest, until its step is saved again.
-    assert manager.save(3, items(3))
+    assert manager.save_now(3, items(3))
     assert steps(tmp_path) == [3, 4]
     assert restored(tmp_path)[0] == 3
-    assert manager.save(4, items(4))
+    assert manager.save_now(4, items(4))
     assert steps(tmp_path) == [4]
     assert restored(tmp_path)[0] == 4
 
@@ -124,7 +130,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_kept(tmp_path):
 def test_nothing_to_read_is_a_refusal(tmp_path):
     with pytest.raises(PreflightError, match="there is none"):
         Manager(tmp_path / "none").restore(targets())
-    Manager(tmp_path).save(1, items(1))
+    Manager(tmp_path).save_now(1, items(1))
     cut_largest_file(tmp_path / "1")
     with pytest.raises(
         PreflightError, match=r"no checkpoint .* can be read \(1: .*bytes"
@@ -143,25 +149,25 @@ def test_another_model_is_not_restored_into_this_one(tmp_path):
 
 def test_a_full_disk_is_said_and_the_old_checkpoint_stays(tmp_path, monkeypatch):
     manager = Manager(tmp_path)
-    manager.save(1, items(1))
+    manager.save_now(1, items(1))
     with monkeypatch.context() as patch:
 
         def full(*_, **__):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-        patch.setattr(checkpoints, "save_items", full)
-        assert not manager.save(2, items(2))
+        patch.setattr(checkpoints, "save_items_async", full)
+        assert not manager.save_now(2, items(2))
     (said,) = manager.said
     assert "checkpoint 2 could not be saved" in said
     assert "No space left on device" in said
     assert "(it is 1)" in said
     assert restored(tmp_path)[0] == 1
-    assert manager.save(3, items(3))
+    assert manager.save_now(3, items(3))
     assert restored(tmp_path)[0] == 3
 
 
 def test_a_first_save_that_fails_is_said_too(tmp_path):
     (tmp_path / "file").write_text("")
     manager = Manager(tmp_path / "file")
-    assert not manager.save(2, items(2))
+    assert not manager.save_now(2, items(2))
     assert "(there is none yet)" in manager.said[0]

@@ -5,18 +5,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from orbax.checkpoint import v1 as ocp
 
+from deepprism_jax.weights import items as weights_items
 from deepprism_jax.weights.items import (
-    MANIFEST,
-    UnreadableError,
     flatten_names,
-    half_written,
+    leftovers,
     load_items,
-    replace_directory,
     root_cause,
     save_items,
+    save_items_async,
     steps,
 )
+from deepprism_jax.weights.manifest import MANIFEST, UnreadableError
 
 TREE = {
     "a": {0: jnp.arange(40000.0), 1: jnp.ones((3, 2), jnp.bfloat16)},
@@ -102,14 +104,19 @@ def test_another_structure_or_shape_is_unreadable(saved):
         assert "\n" not in str(caught.value)
 
 
-def test_a_save_that_fails_leaves_the_old_one_and_no_rubbish(saved, monkeypatch):
-    def full(*_, **__):
-        (saved.parent / "7.saving.orbax-checkpoint-tmp").mkdir()
+@pytest.mark.parametrize("when", ["at once", "in the background"])
+def test_a_save_that_fails_leaves_the_others_and_no_rubbish(saved, monkeypatch, when):
+    def full(path, *_, **__):
+        Path(path).with_name("8.orbax-checkpoint-tmp").mkdir()
+        Path(path).mkdir(exist_ok=True)
         raise ValueError("RESOURCE_EXHAUSTED: No space left on device")
 
-    monkeypatch.setattr("orbax.checkpoint.v1.save_checkpointables", full)
+    if when == "at once":
+        monkeypatch.setattr("orbax.checkpoint.v1.save_checkpointables_async", full)
+    else:
+        monkeypatch.setattr(weights_items, "write_manifest", full)
     with pytest.raises(OSError, match="No space left"):
-        save_items(saved, {"state": TREE})
+        save_items(saved.parent / "8", {"state": TREE})
     assert [p.name for p in saved.parent.iterdir()] == ["7"]
     load_items(saved, {"state": target(TREE)})
 
@@ -133,45 +140,51 @@ def test_what_a_writer_is_denied_is_an_oserror_in_one_line(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("leftover", [False, True])
-def test_a_directory_is_gone_only_once_another_has_its_name(tmp_path, leftover):
-    path, new = tmp_path / "7", tmp_path / "new"
-    path.mkdir()
-    (path / "old").touch()
-    if leftover:
-        (tmp_path / "7.deleted" / "part").mkdir(parents=True)
-    with pytest.raises(FileNotFoundError):
-        replace_directory(path, new)
-    assert (path / "old").exists()
-    new.mkdir()
-    replace_directory(path, new)
-    assert [p.name for p in tmp_path.rglob("*")] == ["7"]
+@pytest.mark.parametrize("spec", [None, PartitionSpec(), PartitionSpec("x")])
+def test_what_is_written_is_the_state_at_the_call(tmp_path, spec):
+    """The arrays are donated to the next step, while the save goes on."""
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    step = jax.jit(lambda x: x * 2.0, donate_argnums=0)
+    x = jnp.arange(1 << 18, dtype=jnp.float32).reshape(8, -1)
+    x = step(x if spec is None else jax.device_put(x, NamedSharding(mesh, spec)))
+    expected, data = np.array(x), {"batch": 3}
+    saving = save_items_async(tmp_path / "1", {"state": {"x": x}, "data": data})
+    data["batch"] = 4
+    for _ in range(20):
+        x = step(x)
+    jax.block_until_ready(x)
+    saving.result()
+    wanted = {"state": target({"x": x}), "data": None}
+    found = load_items(tmp_path / "1", wanted)
+    np.testing.assert_array_equal(found["state"]["x"], expected)
+    assert found["data"] == {"batch": 3}
 
 
-def test_a_kill_while_replacing_leaves_both_complete(saved, monkeypatch):
-    def kill(path, target):
-        if path.name.endswith(".saving"):
-            raise KeyboardInterrupt
-        return rename(path, target)
+def test_a_kill_before_the_manifest_leaves_no_checkpoint(saved, monkeypatch):
+    def kill(*_):
+        raise KeyboardInterrupt  # nothing is put in order after it
 
-    rename = Path.rename
-    monkeypatch.setattr(Path, "rename", kill)
+    monkeypatch.setattr(weights_items, "write_manifest", kill)
+    monkeypatch.setattr(weights_items, "discard", lambda path: None)
     with pytest.raises(KeyboardInterrupt):
-        save_items(saved, {"state": TREE})
-    names = {"7.deleted", "7.saving"}
-    assert {p.name for p in saved.parent.iterdir()} == names
-    for name in names:
-        load_items(saved.parent / name, {"state": target(TREE)})
+        weights_items._finish(saved.parent / "8", save_orbax(saved), {}, None, None)
+    assert steps(saved.parent) == [7]
+    assert [p.name for p in leftovers(saved.parent)] == ["8"]
+
+
+def save_orbax(saved):
+    return ocp.save_checkpointables_async(saved.parent / "8", {"state": TREE})
 
 
 def test_steps_knows_complete_from_half_written(tmp_path):
-    for name in ("10", "9", "12.saving", "13.saving.orbax-checkpoint-tmp", "notes"):
+    for name in ("10", "9", "11", "12.saving", "13.orbax-checkpoint-tmp", "notes"):
         (tmp_path / name).mkdir()
+        if name in ("9", "10"):
+            (tmp_path / name / MANIFEST).touch()
     assert steps(tmp_path) == [9, 10]
-    assert [p.name[:2] for p in half_written(tmp_path)] == ["12", "13"]
-    assert [p.name[:2] for p in half_written(tmp_path, "12")] == ["12"]
+    assert [p.name[:2] for p in leftovers(tmp_path)] == ["11", "12", "13"]
     assert steps(tmp_path / "nowhere") == []
-    assert half_written(tmp_path / "nowhere") == []
+    assert leftovers(tmp_path / "nowhere") == []
 
 
 def test_names_are_dotted():

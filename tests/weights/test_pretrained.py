@@ -230,7 +230,10 @@ def test_a_run_without_a_readable_checkpoint_says_so(tmp_path, line):
             class_name(tmp_path)
         (tmp_path / CHECKPOINTS).mkdir(exist_ok=True)
     checkpoint(tmp_path, 3, line)
-    (tmp_path / CHECKPOINTS / "3" / "manifest.json").unlink()
+    manifest = tmp_path / CHECKPOINTS / "3" / "manifest.json"
+    manifest.write_text("{")
     fail(tmp_path, "checkpoint 3: manifest.json is missing", FileNotFoundError)
     with pytest.raises(FileNotFoundError, match="no checkpoint that can be read"):
         class_name(tmp_path)
+    manifest.unlink()  # as a save that was cut off leaves it
+    fail(tmp_path, "has no checkpoint yet", FileNotFoundError)
