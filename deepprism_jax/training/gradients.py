@@ -4,8 +4,7 @@
 device: what is reduced is exactly the parameters.
 """
 
-import contextlib
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +14,18 @@ from jax import lax
 from jax.sharding import Mesh, PartitionSpec
 
 from deepprism_jax.layers.remat import Remat, rematerializing
+from deepprism_jax.ops.channel_shards import over_channels
 from deepprism_jax.training import cuts
-from deepprism_jax.training.sharding import BATCH_AXES
+from deepprism_jax.training.sharding import BATCH_AXES, CHANNEL_AXIS
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.step import Objective
 
 _ALL = PartitionSpec()
+
+
+def cutting_channels(mesh: Mesh, fields: int) -> AbstractContextManager[None]:
+    """Trace layers for the part of the channels that a device of the mesh has."""
+    return over_channels(CHANNEL_AXIS, mesh.shape[CHANNEL_AXIS], fields)
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,7 @@ class Gradients:
         cuts: how each parameter is cut, a tree like `TrainState.params`.
         accumulation: micro-batches, one after the other.
         remat: what is computed again instead of kept.
+        fields: fields of every feature map, each of which is cut over `channel`.
     """
 
     objective: Objective
@@ -40,6 +46,7 @@ class Gradients:
     cuts: Any
     accumulation: int = 1
     remat: Remat = "none"
+    fields: int = 1
 
     def __call__(
         self, state: TrainState, images: jax.Array, frozen: Any
@@ -67,17 +74,12 @@ class Gradients:
 
     def _on_device(self, params, extra, key, step, images, frozen):
         params = cuts.whole(self.cuts, params)
-        with self._tracing():
+        with rematerializing(self.remat), cutting_channels(self.mesh, self.fields):
             grads, extra, revived, metrics = self._accumulated(
                 params, extra, key, step, images, frozen
             )
         grads, metrics = cuts.mean_gradients(self.cuts, grads, metrics)
         return grads, extra, revived, metrics
-
-    @contextlib.contextmanager
-    def _tracing(self) -> Iterator[None]:
-        with rematerializing(self.remat):
-            yield
 
     def _accumulated(self, params, extra, key, step, images, frozen):
         """Mean gradients of this device's part of the batch, piece by piece."""

@@ -16,7 +16,7 @@ from jax import lax
 from deepprism_jax import losses
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.models.codebook import Quantized, update_codebook
-from deepprism_jax.ops import to_float
+from deepprism_jax.ops import channel_shards, to_float
 from deepprism_jax.training.config import LossConfig
 
 LAST_LAYER = "decoder.conv_out."
@@ -189,8 +189,10 @@ class Objective:
         loss, pulled = lax.cond(schedule > 0, judge, lambda y: zeros, y)
         weight = jnp.float32(1.0)
         if self.loss.adaptive_weight:
-            norms = self._mean((fidelity_grad, pulled[0]))
-            weight = losses.adaptive_weight(*norms)
+            fidelity, against = self._mean((fidelity_grad, pulled[0]))
+            weight = losses.adaptive_weight(
+                self._all_channels(fidelity), self._all_channels(against)
+            )
         # A zero gradient has no ratio: the schedule hides what adaptive_weight gives.
         weight = jnp.where(schedule > 0, weight, 0.0)
         factor = self.loss.adversarial_weight * schedule * weight
@@ -259,6 +261,16 @@ class Objective:
             buffers[CODES] = codes
         used = jnp.mean(buffers[USAGE] > 0.1)
         return {**extra, "buffers": buffers}, revived, used
+
+    def _all_channels(self, last: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        """The gradient of the last layer, whole where devices have parts of it."""
+        axes, shards = self.autoencoder.channel_axes, channel_shards.current()
+        return {
+            name: gradient
+            if shards is None or (axis := axes[name]) is None
+            else lax.all_gather(gradient, shards.axis, axis=axis, tiled=True)
+            for name, gradient in last.items()
+        }
 
     def _mean(self, tree: Any) -> Any:
         return tree if self.axis_name is None else lax.pmean(tree, self.axis_name)

@@ -15,7 +15,7 @@ from deepprism_jax.layers.functional import Functional, Values, values_of
 from deepprism_jax.training import cuts
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.evaluation import reconstruct_pixels
-from deepprism_jax.training.gradients import Gradients
+from deepprism_jax.training.gradients import Gradients, cutting_channels
 from deepprism_jax.training.networks import (
     make_autoencoder,
     make_discriminator,
@@ -91,9 +91,14 @@ class Trainer:
             plan=plan,
             axis_name=BATCH_AXES,
         )
-        self.cuts = self._cuts(shapes)
+        self.cuts = self._cuts()
         self._gradients = Gradients(
-            self.objective, mesh, self.cuts, train.accumulation, train.remat
+            self.objective,
+            mesh,
+            self.cuts,
+            accumulation=train.accumulation,
+            remat=train.remat,
+            fields=self._fields,
         )
         self._frozen = None if self.perceptual is None else self.perceptual.frozen
 
@@ -166,10 +171,12 @@ class Trainer:
     @cached_property
     def reconstruct(self) -> Any:
         """`(values, uint8 images) -> uint8 images`: the most likely code, decoded."""
-        cut = self._cut_each(self.autoencoder.shapes)
+        cut = self._cut_each(self.autoencoder)
 
         def local(values: Values, images: jax.Array) -> jax.Array:
-            return reconstruct_pixels(self.autoencoder, cuts.whole(cut, values), images)
+            with cutting_channels(self.mesh, self._fields):
+                own = cuts.whole(cut, values)
+                return reconstruct_pixels(self.autoencoder, own, images)
 
         on_all = spread(self.mesh, local, cuts.specs_of(cut))
         return jax.jit(
@@ -207,15 +214,32 @@ class Trainer:
             key=jax.random.key_data(noise_key),
         )
 
-    def _cuts(self, shapes: dict[str, Any]) -> dict[str, Any]:
+    @property
+    def _fields(self) -> int:
+        """Fields of every feature map."""
+        model = self.config.model
+        return model.fields if model.conv == "deepprism" else 1
+
+    def _cuts(self) -> dict[str, Any]:
         """How each parameter is cut, a tree like `TrainState.params`."""
-        found = {name: self._cut_each(group) for name, group in shapes.items()}
+        each = self._cut_each(self.autoencoder)
+        found = {
+            "autoencoder": {name: each[name] for name in self.autoencoder.parameters}
+        }
+        if self.discriminator is not None:
+            found["discriminator"] = self._cut_each(self.discriminator)
         if self.perceptual is not None and self.perceptual.learnable:
             found["perceptual"] = {"layer_weights": cuts.WHOLE}
         return found
 
-    def _cut_each(self, shapes: dict[str, Any]) -> dict[str, cuts.Cut]:
-        return {name: cuts.make_cut(x.shape, self.mesh) for name, x in shapes.items()}
+    def _cut_each(self, network: Functional) -> dict[str, cuts.Cut]:
+        axes = network.channel_axes
+        return {
+            name: cuts.make_cut(
+                x.shape, self.mesh, channel=axes[name], fields=self._fields
+            )
+            for name, x in network.shapes.items()
+        }
 
     def _shardings(self, tree: Any) -> Any:
         named: dict[str, cuts.Cut] = {}
