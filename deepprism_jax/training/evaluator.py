@@ -24,7 +24,7 @@ class Evaluator:
         trainer: reconstructs, and places batches.
         batches: masked batches of this process; iterated again at each call.
         interrupted: asked before each batch; an evaluation that it ends gives nothing.
-            With several processes it is not asked: all must see the same batches.
+            Several processes must get the same answers, for they work together.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class Evaluator:
             self._until_interrupted(),
             place=self._trainer.shard_batch,
         )
-        return {} if self._stopped() else scalars(scores)
+        return {} if self._interrupted() else scalars(scores)
 
     def picture(self, values: Any) -> np.ndarray:
         """Return the first images over their reconstructions, uint8 [H, W, 3].
@@ -67,12 +67,9 @@ class Evaluator:
 
     def _until_interrupted(self) -> Iterator[Mapping[str, Any]]:
         for number, batch in enumerate(self._batches):
-            if number and self._stopped():
+            if number and self._interrupted():
                 return
             yield batch
-
-    def _stopped(self) -> bool:
-        return jax.process_count() == 1 and self._interrupted()
 
 
 def _local_rows(array: jax.Array) -> np.ndarray:

@@ -19,6 +19,7 @@ from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.trainer import Trainer
+from deepprism_jax.training.watchdog import Watchdog
 from deepprism_jax.training.writers import Writers
 from deepprism_jax.weights.pretrained import describe, save_pretrained
 
@@ -46,6 +47,7 @@ class Loop:
     checkpoints: Checkpoints
     writers: Writers
     stop: StopSignals
+    watchdog: Watchdog
     timer: StepTimer
     profile: Profile
     step: int = 0
@@ -60,11 +62,11 @@ class Loop:
         in_flight: collections.deque[Any] = collections.deque()
         if self.step == 0:
             self.evaluate(state)
-        while self.step < train.steps and not self.stop.agreed(
-            together=self._due(train.log_every)
-        ):
+        while self.step < train.steps and not self.stop.agreed():
+            self.watchdog.begin("the batch of step", self.step + 1)
             with self.timer.waiting():
                 images = next(self.batches)
+            self.watchdog.begin("step", self.step + 1)
             batch = trainer.shard_batch(images)
             self.step += 1
             state, metrics = self.profile.traced(self.step, trainer.step, state, batch)
@@ -96,6 +98,7 @@ class Loop:
 
         Returns whether they are the best so far, of a run that keeps its best.
         """
+        self.watchdog.begin("the evaluation at step", self.step)
         with self.timer.paused():
             values = self.trainer.inference_values(state)
             scores = self.evaluator.scores(values)
@@ -118,6 +121,7 @@ class Loop:
         Raises:
             NonFiniteError: the state is not worth saving.
         """
+        self.watchdog.begin("the save at step", self.step)
         with self.timer.paused():
             self.meter.check()
             check_finite(state, self.step)
@@ -153,6 +157,7 @@ class Loop:
 
     def export(self, state: TrainState) -> bool:
         """Write the model for use elsewhere; return whether it is on disk."""
+        self.watchdog.begin("the export at step", self.step)
         path = self.workdir / workdirs.MODEL
         values = jax.device_get(self.trainer.inference_values(state))
         try:

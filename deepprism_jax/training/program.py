@@ -1,7 +1,6 @@
 """The training program: what `train.py` does once the command line is read."""
 
 import contextlib
-import os
 from pathlib import Path
 
 import jax
@@ -10,6 +9,7 @@ from rich.console import Console
 from deepprism_jax.training import profiling
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.allocator import keep_memory
+from deepprism_jax.training.board import open_board
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.cli import Run
 from deepprism_jax.training.compilation import keep_programs
@@ -20,13 +20,20 @@ from deepprism_jax.training.loop import DONE, FAILED, Loop
 from deepprism_jax.training.meter import NonFiniteError
 from deepprism_jax.training.peak import ideal_seconds
 from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.processes import join, meet_devices
 from deepprism_jax.training.profiling import Profile
 from deepprism_jax.training.setup import Data, make_trainer, open_data
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.summary import run_lines
 from deepprism_jax.training.timing import StepTimer
+from deepprism_jax.training.together import (
+    check_shared,
+    common_facts,
+    refusing_together,
+)
 from deepprism_jax.training.trainer import Trainer
+from deepprism_jax.training.watchdog import Watchdog
 from deepprism_jax.training.writers import (
     ConsoleWriter,
     JsonlWriter,
@@ -44,29 +51,18 @@ def main(run: Run) -> int:
         PreflightError: it is refused, before any work.
     """
     keep_memory()
-    if run.distributed:
-        with refusing():
-            join_processes()
+    with refusing():
+        join(forced=run.distributed)
     if run.dry_run:
-        dry_run(run.config, run.workdir, resume=run.resume, console=Console())
+        board = open_board()
+        with Watchdog(board).watching():
+            with refusing():
+                meet_devices()
+            with refusing_together(board, "dry run"):
+                console = Console(quiet=jax.process_index() > 0)
+                dry_run(run.config, run.workdir, resume=run.resume, console=console)
         return DONE
     return train(run.config, run.workdir, resume=run.resume)
-
-
-def join_processes() -> None:
-    """Make this process one of several, before the first use of a device.
-
-    Cloud TPU, Slurm and Open MPI say how many there are and which one this is. Anywhere
-    else variables do, of which JAX itself reads only JAX_COORDINATOR_ADDRESS.
-
-    Raises:
-        ValueError: nothing says it.
-    """
-    count, index = (os.environ.get(f"JAX_{x}") for x in ("NUM_PROCESSES", "PROCESS_ID"))
-    jax.distributed.initialize(
-        num_processes=None if count is None else int(count),
-        process_id=None if index is None else int(index),
-    )
 
 
 def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
@@ -75,17 +71,32 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
     Raises:
         PreflightError: the run is impossible, or must not write to `workdir`.
     """
-    workdir = Path(workdir)
-    workdirs.check_workdir(workdir, config, resume=resume)
-    notes = []
-    if resume:
-        notes += workdirs.notes_on_changes(workdirs.read_config(workdir), config)
-    trainer, data = make_trainer(config), open_data(config)
+    board = open_board()
+    with Watchdog(board, timeout=config.train.step_timeout).watching() as watchdog:
+        code = _train(config, Path(workdir), resume, watchdog)
+        # Process 0 may have more to write, and all say the same in the end.
+        codes = [code] if board is None else board.gather("exit code", code)
+        return FAILED if FAILED in codes else codes[0]
+
+
+def _train(config: Config, workdir: Path, resume: bool, watchdog: Watchdog) -> int:
+    board, notes = watchdog.board, []
+    with refusing():
+        meet_devices()
+    with refusing_together(board, "preflight") as facts:
+        facts |= common_facts(config, workdir, resume)
+        workdirs.check_workdir(workdir, config, resume=resume)
+        if resume:
+            notes += workdirs.notes_on_changes(workdirs.read_config(workdir), config)
+        trainer, data = make_trainer(config), open_data(config)
+        facts["images"] = [data.train_images, data.held_out_images]
     with contextlib.ExitStack() as stack:
-        if jax.process_index() == 0:
-            stack.enter_context(workdirs.claim(workdir, config, resume=resume))
+        with refusing_together(board, "claim"):
+            if jax.process_index() == 0:
+                stack.enter_context(workdirs.claim(workdir, config, resume=resume))
         stack.enter_context(keep_programs(workdir))
-        stop = stack.enter_context(StopSignals())
+        stop = stack.enter_context(StopSignals(board))
+        watchdog.checks.append(stop.poll)
         stack.enter_context(jax.debug_nans(config.train.debug_nans))
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -96,22 +107,27 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
             )
         )
         step, state = 0, None
-        if resume:
-            step, state = restore(checkpoints, trainer, data, notes)
-        with refusing():
+        with refusing_together(board, "restore"), refusing():
+            check_shared(workdir)
+            if resume:
+                step, state = restore(checkpoints, trainer, data, notes)
             writers = open_writers(workdir, config, step if resume else None)
         stack.callback(writers.close)
+
+        def interrupted() -> bool:
+            watchdog.begin("a batch of the evaluation at step", loop.step)
+            return stop.agreed()
+
         loop = Loop(
             config=config,
             workdir=workdir,
             trainer=trainer,
             batches=data.train,
-            evaluator=Evaluator(
-                trainer, data.held_out, interrupted=lambda: stop.received is not None
-            ),
+            evaluator=Evaluator(trainer, data.held_out, interrupted=interrupted),
             checkpoints=checkpoints,
             writers=writers,
             stop=stop,
+            watchdog=watchdog,
             timer=StepTimer(config.train.batch_size, ideal_seconds(trainer)),
             profile=stack.enter_context(
                 Profile(
@@ -125,6 +141,8 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
         for line in [*run_lines(config, data), *notes]:
             loop.say(line)
         checkpoints.say = loop.say
+        # What the stack would wait for is not to be had if another process is gone.
+        stack.enter_context(watchdog.guarding())
         try:
             return loop.finish(loop.run(trainer.init() if state is None else state))
         except NonFiniteError as error:
