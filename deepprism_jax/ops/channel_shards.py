@@ -69,10 +69,9 @@ def share(total: int, count: int, name: str) -> int:
         ValueError: `count` does not divide it; `name` is what the message calls it.
     """
     if total % count:
-        divisors = [n for n in range(1, total + 1) if total % n == 0]
         raise ValueError(
             f"{name}={total} cannot be cut over {count} devices of the channel axis; "
-            f"choose one of {divisors}"
+            f"choose a multiple of {count}"
         )
     return total // count
 

@@ -28,14 +28,20 @@ def prism_conv_on_shards(
     Args:
         x: feature map [..., H, W, F_in * D / count].
         kernel, bias, channel_padding, strides: as of `prism_conv`.
-        shards: how channels are cut; the fields of a map are the kernel's.
+        shards: how channels are cut; their fields are the fewer of the kernel's.
 
     Returns:
         Feature map [..., H', W', F_out * D / count].
 
     Raises:
-        ValueError: a device holds fewer positions than a neighbour reads.
+        ValueError: maps are cut in other fields than the kernel's, or a device holds
+            fewer positions than a neighbour reads.
     """
+    if min(kernel.shape[3:]) != shards.fields:
+        raise ValueError(
+            f"maps are cut as fields={shards.fields}, and a kernel of shape "
+            f"{kernel.shape} has {min(kernel.shape[3:])}: cut them as the kernel's"
+        )
     kernel = enter(kernel, shards)
     bias = None if bias is None else enter(bias, shards)
     y = prism_conv(x, kernel, bias, channel_padding="zero", strides=strides)
