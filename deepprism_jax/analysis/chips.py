@@ -1,5 +1,7 @@
 """What is published of the chips that a program may run on."""
 
+from typing import NamedTuple
+
 PEAKS = {
     "TPU v4": 275e12,
     "TPU v5 lite": 197e12,
@@ -28,3 +30,26 @@ def peak_operations(device_kind: str) -> float | None:
     # What follows a GPU's name is how it is built in, and its memory.
     name = "NVIDIA A100" if device_kind.startswith("NVIDIA A100") else device_kind
     return PEAKS.get(name)
+
+
+class Speed(NamedTuple):
+    """Speeds of a chip."""
+
+    clock: float
+    """Cycles a second."""
+    bandwidth: float
+    """Bytes a second of its memory."""
+
+
+SPEEDS = {
+    "v4": Speed(1.05e9, 1228e9),
+    "v5e": Speed(1.5e9, 819e9),
+    "v5p": Speed(1.75e9, 2765e9),
+    "v6e": Speed(1.75e9, 1640e9),
+}
+"""TPUs by their names in a topology.
+
+The memory's is from Cloud TPU's documentation of each version. The clock is not
+published of all: it is what the peak gives, divided by the operations of the matrix
+units in a cycle (four of 128 x 128 in each core, of 256 x 256 in v6e).
+"""

@@ -1,16 +1,17 @@
 """The training step of a config, compiled for devices that are not there.
 
 What the compiler says of the program is exact: whether it fits, what it takes of the
-memory, what devices send each other. Nothing is run, so nothing is said of time.
+memory, what devices send each other. Nothing is run: of time there are the compiler's
+estimates (`plan_time`), and no more.
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import jax
 
+from deepprism_jax.analysis.chips import SPEEDS
 from deepprism_jax.analysis.plan_program import (
     Collective,
     Memory,
@@ -19,16 +20,15 @@ from deepprism_jax.analysis.plan_program import (
     memory,
     operations,
 )
+from deepprism_jax.analysis.plan_time import estimated_work
 from deepprism_jax.analysis.plan_topology import Slice, described_devices
 from deepprism_jax.ops.target import compiling_for
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import check, check_files, plural, refusing
+from deepprism_jax.training.networks import describe_perceptual
+from deepprism_jax.training.preflight import check, refusing
 from deepprism_jax.training.setup import check_images
-from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.sharding import batch_parts, make_mesh
 from deepprism_jax.training.trainer import Trainer
-
-MOST_DOUBLINGS = 4
-"""How often a sweep doubles or halves the batch."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Plan:
     topology: str
     devices: int
     hosts: int
+    mesh: dict[str, int]
+    """Devices along each axis."""
+    parts: int
+    """Parts of every batch: devices that share an image's channels work on the same."""
+    remat: str
     batch_size: int
     """Images a step, over all devices."""
     accumulation: int
@@ -53,6 +58,8 @@ class Plan:
     operations: float | None
     kernels: int
     """Pallas kernels in the program."""
+    estimate: float | None
+    """Seconds that a step takes at least, by the compiler's estimates (`plan_time`)."""
     seconds: float
     """What lowering and compiling took here."""
 
@@ -66,8 +73,8 @@ class Plan:
 
     @property
     def device_batch(self) -> int:
-        """Images a step on each device."""
-        return self.batch_size // self.devices
+        """Images a step on each device, or on those that share their channels."""
+        return self.batch_size // self.parts
 
     @property
     def micro_batch(self) -> int:
@@ -90,19 +97,21 @@ class Plan:
 def make_plan(config: Config, slice_: Slice) -> Plan:
     """Compile the training step of a config for a slice; minutes, on one core.
 
+    Weights of a perceptual network need not be there: their shapes suffice.
+
     Raises:
-        PreflightError: the config contradicts itself, the slice or the files, or there
-            is no compiler for its devices.
+        PreflightError: the config contradicts itself or the slice, or there is no
+            compiler for its devices.
     """
     check(config, devices=slice_.devices)
-    check_files(config)
     with refusing():
         devices = described_devices(slice_)
     began = time.perf_counter()
     # Networks, too, look at what they are traced for.
     with compiling_for(slice_.platform):
         with refusing():
-            trainer = Trainer(config, make_mesh(devices))
+            mesh = make_mesh(devices, **asdict(config.mesh))
+            trainer = Trainer(config, mesh, describe_perceptual(config.loss))
             check_images(trainer)
         lowered = trainer.lower_step()
     trained = jax.tree.leaves(trainer.state_shapes.params)
@@ -110,6 +119,9 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
         topology=slice_.name,
         devices=len(devices),
         hosts=len({device.process_index for device in devices}),
+        mesh=dict(mesh.shape),
+        parts=batch_parts(mesh),
+        remat=config.train.remat,
         batch_size=config.train.batch_size,
         accumulation=config.train.accumulation,
         parameter_bytes=sum(leaf.size * leaf.dtype.itemsize for leaf in trained),
@@ -119,6 +131,7 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
         collectives=(),
         operations=None,
         kernels=0,
+        estimate=None,
         seconds=0.0,
     )
     try:
@@ -131,6 +144,7 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
         seconds = time.perf_counter() - began
         return replace(plan, needed=needed, available=available, seconds=seconds)
     program, parts = compiled.as_text() or "", memory(compiled)
+    work, speed = estimated_work(program), SPEEDS.get(slice_.chip)
     return replace(
         plan,
         needed=parts.peak,
@@ -138,47 +152,6 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
         collectives=tuple(collectives(program)),
         operations=operations(compiled),
         kernels=program.count('custom_call_target="tpu_custom_call"'),
+        estimate=work.seconds(speed) if work and speed else None,
         seconds=time.perf_counter() - began,
     )
-
-
-def sweep(config: Config, slice_: Slice) -> Iterator[Plan]:
-    """Plans of the config's batch and of others, as each is compiled.
-
-    Doubles the batch while it fits, or halves it until it does, `MOST_DOUBLINGS` times
-    at most; the number of micro-batches stays.
-
-    Raises:
-        PreflightError: see `make_plan`.
-    """
-    plan = make_plan(config, slice_)
-    yield plan
-    grows = plan.fits
-    for _ in range(MOST_DOUBLINGS):
-        size = plan.batch_size * 2 if grows else plan.batch_size // 2
-        if plan.fits != grows or size % (plan.devices * plan.accumulation):
-            return
-        train = replace(config.train, batch_size=size)
-        plan = make_plan(replace(config, train=train), slice_)
-        yield plan
-
-
-def advice(plans: list[Plan]) -> str:
-    """Say which batch to take, of those that were compiled."""
-    fitting = [plan for plan in plans if plan.fits]
-    if not fitting:
-        tried = ", ".join(str(plan.batch_size) for plan in plans)
-        return (
-            f"advice: no batch of those tried fits ({tried}): take more micro-batches "
-            "(--train.accumulation), a narrower model, or a larger chip"
-        )
-    best = max(fitting, key=lambda plan: plan.batch_size)
-    above = [plan for plan in plans if plan.batch_size > best.batch_size]
-    words = (
-        f"advice: --train.batch-size {best.batch_size} fits, {best.micro_batch} "
-        f"{plural(best.micro_batch, 'image')} at once on a device"
-    )
-    if above:
-        return f"{words}; {above[0].batch_size} does not"
-    used = best.needed / best.available
-    return f"{words}, and takes {used:.1%} of its memory; larger ones were not tried"

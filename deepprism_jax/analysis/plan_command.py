@@ -15,15 +15,15 @@ import jax
 import tyro
 from rich.console import Console
 
-from deepprism_jax.analysis.plan import Plan, advice, make_plan, sweep
+from deepprism_jax.analysis.plan import Plan, make_plan
 from deepprism_jax.analysis.plan_report import plan_table, plan_title, write_json
+from deepprism_jax.analysis.plan_sweep import advice, options, sweep
 from deepprism_jax.analysis.plan_topology import check_compiler, parse_slice
 from deepprism_jax.training import cli
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import (
     PreflightError,
     check,
-    check_files,
     refusing,
 )
 
@@ -40,7 +40,7 @@ class Options:
     topology: str
     """Chip and sides of a slice, v4:2x2x4, v5e:4x4, v6e:8x8, or GPUs, cuda:h100:8."""
     sweep: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Compile for larger batches too, while they fit, or for smaller ones until."""
+    """Compile larger batches too; or what takes less memory, until it fits."""
     json: str = ""
     """File to write the plan to."""
 
@@ -61,34 +61,34 @@ def run(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> list[Plan
         PreflightError: the arguments are wrong, the config does not fit the slice, or
             there is no compiler for the devices.
     """
-    name, options = parse(argv, experiments)
+    name, asked = parse(argv, experiments)
     with refusing():
-        slice_ = parse_slice(options.topology)
-    check(options.config, devices=slice_.devices)
+        slice_ = parse_slice(asked.topology)
+    check(asked.config, devices=slice_.devices)
     with refusing():
         check_compiler(slice_.platform)
-    check_files(options.config)
-    if options.json and Path(options.json).is_dir():
-        raise PreflightError(f"--json {options.json} is a folder; name a file in it")
+    if asked.json and Path(asked.json).is_dir():
+        raise PreflightError(f"--json {asked.json} is a folder; name a file in it")
     # Devices that are here stay free; the compiler does not need them.
     jax.config.update("jax_platforms", "cpu")
     console, plans = Console(), []
     console.print(f"compiling {name} for {slice_.name}; this takes minutes")
-    if not options.sweep:
-        plans = [make_plan(options.config, slice_)]
+    if not asked.sweep:
+        plans = [make_plan(asked.config, slice_)]
     else:
-        for plan in sweep(options.config, slice_):
+        for plan in sweep(asked.config, slice_):
             plans.append(plan)
             words = "fits" if plan.fits else "does not fit"
-            console.print(f"batch {plan.batch_size} {words} ({plan.seconds:.0f} s)")
+            what = options(plan, plans[0])
+            console.print(f"{what} {words} ({plan.seconds:.0f} s)", highlight=False)
     # A file or a pipe has no width: rows stay whole there.
     wide = console if console.is_terminal else Console(width=40 + 20 * len(plans))
     console.print(plan_title(name, plans[0]), highlight=False, soft_wrap=True)
     wide.print(plan_table(plans))
     console.print(advice(plans), highlight=False, soft_wrap=True)
-    if options.json:
+    if asked.json:
         with refusing():
-            write_json(options.json, name, options.config, plans)
+            write_json(asked.json, name, asked.config, plans)
     return plans
 
 
@@ -101,28 +101,22 @@ def parse(
         PreflightError: unknown experiment or option, or a value of the wrong type.
         SystemExit: help was asked for and has been printed.
     """
-    if not argv:
-        raise PreflightError(f"no CONFIG is named, as in {_ORDER}")
-    name, *overrides = argv
-    if name in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         print(f"usage: {_ORDER} [--sweep] [--json FILE] [--override VALUE]\n{__doc__}")
         print(f"CONFIG is one of {', '.join(experiments)}")
         raise SystemExit(0)
-    if name.startswith("-"):
-        raise PreflightError(f"{name} came before CONFIG: {_ORDER}")
-    if name not in experiments:
-        raise PreflightError(cli.unknown("config", name, experiments))
-    experiment = experiments[name]
-    options = cli.read(
+    name, overrides = cli.experiment(argv, experiments, program=PROGRAM)
+    module = experiments[name]
+    asked = cli.read(
         Options,
         overrides,
         prog=f"{PROGRAM} {name}",
-        description=experiment.__doc__,
-        default=Options(config=experiment.get_config(), topology=""),
+        description=module.__doc__,
+        default=Options(config=module.get_config(), topology=""),
     )
-    if not options.topology:
+    if not asked.topology:
         raise PreflightError(f"no slice is named, as in {_ORDER}")
-    return name, options
+    return name, asked
 
 
 def _experiments() -> Mapping[str, ModuleType]:

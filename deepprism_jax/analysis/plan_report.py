@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 from rich.table import Table
 
-from deepprism_jax.analysis.plan import Plan, advice
+from deepprism_jax.analysis.plan import Plan
+from deepprism_jax.analysis.plan_sweep import advice
 from deepprism_jax.files import write_text
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import plural
@@ -33,7 +34,7 @@ def plan_table(plans: list[Plan]) -> Table:
     return table
 
 
-_ENDS = {"images at once", "headroom", "all-reduce / gradients"}
+_ENDS = {"computed again", "images at once", "headroom", "operations"}
 
 
 def _rows(plans: list[Plan]) -> list[list[str]]:
@@ -53,6 +54,11 @@ def _rows(plans: list[Plan]) -> list[list[str]]:
         return cell
 
     return [
+        row(
+            "mesh: data x fsdp x channel",
+            lambda p: " x ".join(map(str, p.mesh.values())),
+        ),
+        row("computed again", lambda p: p.remat),
         row("images a device", lambda p: str(p.device_batch)),
         row("micro-batches", lambda p: str(p.accumulation)),
         row("images at once", lambda p: str(p.micro_batch)),
@@ -69,6 +75,8 @@ def _rows(plans: list[Plan]) -> list[list[str]]:
         row("all-reduce / gradients", _reduced),
         row("operations", _operations),
         row("Pallas kernels", lambda p: str(p.kernels) if p.memory else "-"),
+        row("step at least, estimated", _step),
+        row("images a second, estimated", _rate),
         row("compiled here in", lambda p: f"{p.seconds:.0f} s"),
     ]
 
@@ -89,6 +97,14 @@ def _operations(plan: Plan) -> str:
     return "-" if plan.operations is None else f"{plan.operations / 1e9:.4g} G"
 
 
+def _step(plan: Plan) -> str:
+    return "-" if plan.estimate is None else f"{plan.estimate * 1e3:.4g} ms"
+
+
+def _rate(plan: Plan) -> str:
+    return "-" if plan.estimate is None else f"{plan.batch_size / plan.estimate:,.0f}"
+
+
 def size(number: int | float) -> str:
     """Return a number of bytes in words, to four digits at most."""
     for unit in ("bytes", "KiB", "MiB", "GiB"):
@@ -106,7 +122,7 @@ def write_json(path: str | Path, name: str, config: Config, plans: list[Plan]) -
     """
     content = {
         "nature": "compiled ahead of time, not run; bytes and operations are of one "
-        "device and one step",
+        "device and one step, `estimate` is seconds as the compiler estimates them",
         "jax": jax.__version__,
         "name": name,
         "config": asdict(config),

@@ -55,26 +55,38 @@ def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
         PreflightError: unknown experiment or option, or a value of the wrong type.
         SystemExit: help was asked for and has been printed.
     """
-    if not argv:
-        raise PreflightError(f"no CONFIG is named; see python {PROGRAM} --help")
-    name, *overrides = argv
-    if name in ("-h", "--help"):
+    if argv and argv[0] in ("-h", "--help"):
         print_help(experiments)
         raise SystemExit(0)
-    if name.startswith("-"):
-        raise PreflightError(
-            f"{name} came before CONFIG; see python {PROGRAM} --help for the order"
-        )
-    if name not in experiments:
-        raise PreflightError(unknown("config", name, experiments))
-    experiment = experiments[name]
+    name, overrides = experiment(argv, experiments, program=f"python {PROGRAM}")
+    module = experiments[name]
     return read(
         Run,
         overrides,
         prog=f"{PROGRAM} {name}",
-        description=experiment.__doc__,
-        default=Run(config=experiment.get_config(), workdir=f"runs/{name}"),
+        description=module.__doc__,
+        default=Run(config=module.get_config(), workdir=f"runs/{name}"),
     )
+
+
+def experiment(
+    argv: Sequence[str], experiments: Mapping[str, ModuleType], *, program: str
+) -> tuple[str, list[str]]:
+    """Return the name of the experiment, which comes first, and what follows it.
+
+    Raises:
+        PreflightError: none is named first, or an unknown one.
+    """
+    if not argv:
+        raise PreflightError(f"no CONFIG is named; see {program} --help")
+    name, *overrides = argv
+    if name.startswith("-"):
+        raise PreflightError(
+            f"{name} came before CONFIG; see {program} --help for the order"
+        )
+    if name not in experiments:
+        raise PreflightError(unknown("config", name, experiments))
+    return name, overrides
 
 
 def read(options: type[OptionsT], argv: Sequence[str] | None, **how: Any) -> OptionsT:

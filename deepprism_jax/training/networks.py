@@ -6,11 +6,14 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from deepprism_jax.losses import PerceptualDistance
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.discriminator import PatchDiscriminator, default_layers
+from deepprism_jax.models.feature_networks import feature_network
 from deepprism_jax.training.config import Config, LossConfig
 from deepprism_jax.weights import store
 from deepprism_jax.weights.torchvision import (
@@ -103,6 +106,16 @@ def make_perceptual(config: Config) -> PerceptualDistance | None:
         return None
     weights, heads = perceptual_files(config.loss)
     return load_perceptual_distance(config.loss.perceptual_net, weights, heads)
+
+
+def describe_perceptual(loss: LossConfig) -> PerceptualDistance | None:
+    """The perceptual distance as shapes, where that term is on: no file is needed."""
+    if loss.perceptual_weight <= 0:
+        return None
+    network = feature_network(loss.perceptual_net)
+    heads = (jax.ShapeDtypeStruct((n,), jnp.float32) for n in network.channels)
+    described = tuple(heads) if loss.perceptual_heads else None
+    return PerceptualDistance(network, network.shapes(), described)
 
 
 def perceptual_files(loss: LossConfig) -> tuple[Path, Path | None]:

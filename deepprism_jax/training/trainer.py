@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 
 from deepprism_jax import losses
 from deepprism_jax.layers.functional import Functional, Values, values_of
+from deepprism_jax.losses import PerceptualDistance
 from deepprism_jax.training import cuts
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.evaluation import reconstruct_pixels
@@ -44,15 +45,26 @@ class Trainer:
     of an image from its place in the global batch. So a run does not depend on how many
     devices share the batch, but for the order of float additions.
 
+    Args:
+        config: the experiment.
+        mesh: its devices.
+        perceptual: the perceptual distance, where it is not to be read from the files
+            that the configuration names.
+
     Raises:
         ValueError, FileNotFoundError: the configuration's networks cannot be made.
     """
 
-    def __init__(self, config: Config, mesh: Mesh):
+    def __init__(
+        self,
+        config: Config,
+        mesh: Mesh,
+        perceptual: PerceptualDistance | None = None,
+    ):
         self.config = config
         self.mesh = mesh
         train, loss = config.train, config.loss
-        self.perceptual = make_perceptual(config)
+        self.perceptual = perceptual or make_perceptual(config)
         self.autoencoder = Functional(
             nnx.eval_shape(lambda: make_autoencoder(config, nnx.Rngs(0)))
         )
