@@ -213,3 +213,46 @@ def test_what_the_library_refuses_is_a_refusal(error, line):
 def test_a_mistake_in_the_program_is_not_a_refusal():
     with pytest.raises(KeyError), refusing():
         raise KeyError("a")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        ({"mesh__fsdp": 3}, "mesh.fsdp=3 x mesh.channel=1 = 3 must divide .* 8"),
+        (
+            {"mesh__data": 4},
+            "mesh.data=4 x .* number of devices, 8; set --mesh.data 8",
+        ),
+        (
+            {"train__batch_size": 6, "mesh__channel": 2},
+            r"by 4 parts \(mesh.data x mesh.fsdp\) x train.accumulation=1 = 4; choose 4"
+            " or 8",
+        ),
+        (
+            {"mesh__channel": 8, "model__width": 36, "model__norm_groups": 4},
+            "model.width=36 must be a multiple of mesh.channel=8, 8; the nearest is 32",
+        ),
+        (
+            {"mesh__channel": 8, "model__norm_groups": 32, "model__fields": 8},
+            "model.norm_groups=32 must be a multiple of model.fields=8 x "
+            "mesh.channel=8, 64; the nearest is 64",
+        ),
+        (
+            {"mesh__channel": 2, "model__conv": "low_rank"},
+            "mesh.channel=2 cannot cut model.conv=low_rank; choose one of deepprism",
+        ),
+        (
+            {"mesh__channel": 8, "data__image_size": (12, 12)},
+            "mesh.channel=8 must divide the 3x3 positions of the latent",
+        ),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_refused(overrides, says):
+    found = problems(devices=8, **overrides)
+    assert any(re.search(says, problem) for problem in found), found
+
+
+def test_a_mesh_of_any_axes_passes():
+    for sizes in ({"fsdp": 8}, {"channel": 8}, {"fsdp": 2, "channel": 2, "data": 2}):
+        named = {f"mesh__{axis}": size for axis, size in sizes.items()}
+        assert problems(devices=8, **named) == []

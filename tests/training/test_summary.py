@@ -4,13 +4,19 @@ import re
 import pytest
 
 from deepprism_jax.ops.native import library
-from deepprism_jax.training.config import Config, LossConfig, OptimizerConfig
+from deepprism_jax.training.config import (
+    Config,
+    LossConfig,
+    MeshConfig,
+    OptimizerConfig,
+)
 from deepprism_jax.training.setup import Data
 from deepprism_jax.training.summary import (
     batch_line,
     data_line,
     devices_line,
     learning_rate_line,
+    mesh_line,
     networks,
     parameters_line,
 )
@@ -47,6 +53,15 @@ def test_batch_is_told_by_device_and_accumulation():
     train = dataclasses.replace(Config().train, batch_size=64, accumulation=2)
     assert batch_line(config(train=train)) == (
         "batch: 64 images = 4 devices x 2 accumulation steps x 8 images"
+    )
+
+
+def test_a_mesh_in_words():
+    train = dataclasses.replace(Config().train, remat="blocks")
+    cut = config(mesh=MeshConfig(channel=2), train=train)
+    assert mesh_line(cut) == "mesh: data 2 x fsdp 1 x channel 2, recomputing blocks"
+    assert batch_line(cut) == (
+        "batch: 64 images = 2 parts of 2 devices x 1 accumulation step x 32 images"
     )
 
 
