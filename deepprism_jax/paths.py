@@ -28,7 +28,7 @@ def is_remote(path: PathLike) -> bool:
 
 
 def as_path(path: PathLike) -> AnyPath:
-    """Return the path, absolute, as what can read and write it.
+    """Return the path as what can read and write it.
 
     Raises:
         ValueError: it is remote and not in a bucket of Google Cloud Storage, or what
@@ -36,7 +36,7 @@ def as_path(path: PathLike) -> AnyPath:
     """
     text = os.fspath(path)
     if not is_remote(text):
-        return Path(text).absolute()
+        return Path(text)
     if not text.startswith("gs://"):
         scheme = text.partition("://")[0]
         raise ValueError(
@@ -45,6 +45,12 @@ def as_path(path: PathLike) -> AnyPath:
         )
     _need_client(text)
     return epath.Path(text)
+
+
+def absolute(path: PathLike) -> AnyPath:
+    """Return the path from the root on; see `as_path`."""
+    path = as_path(path)
+    return path.absolute() if isinstance(path, Path) else path
 
 
 def check_reachable(path: PathLike) -> None:

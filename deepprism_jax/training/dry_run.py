@@ -1,11 +1,10 @@
 """`--dry-run`: every check of a run, and what it would be, without any of its work."""
 
-from pathlib import Path
-
 import jax
 from rich.console import Console
 
 from deepprism_jax.analysis import parameter_table
+from deepprism_jax.paths import PathLike
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError, check
@@ -22,7 +21,7 @@ from deepprism_jax.training.summary import (
 
 
 def dry_run(
-    config: Config, workdir: str | Path, *, resume: bool = False, console: Console
+    config: Config, workdir: PathLike, *, resume: bool = False, console: Console
 ) -> None:
     """Print parameters, learning rate, batch, data and memory of a run.
 

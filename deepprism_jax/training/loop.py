@@ -3,18 +3,19 @@
 import collections
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import jax
 
 import deepprism_jax
+from deepprism_jax.paths import AnyPath
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.meter import Meter, check_finite
 from deepprism_jax.training.profiling import Profile
+from deepprism_jax.training.sharding import replicated
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.timing import StepTimer
@@ -39,7 +40,7 @@ class Loop:
     """
 
     config: Config
-    workdir: Path
+    workdir: AnyPath
     trainer: Trainer
     batches: Any
     """Endless batches of this process, with `get_state()`."""
@@ -140,6 +141,7 @@ class Loop:
             self.checkpoints.save(
                 self.step, items, score=score if step == self.step else None
             )
+        self.writers.sync()
 
     def finish(self, state: TrainState) -> int:
         """Save, export if the run is done, and return the exit code."""
@@ -159,7 +161,9 @@ class Loop:
         """Write the model for use elsewhere; return whether it is on disk."""
         self.watchdog.begin("the export at step", self.step)
         path = self.workdir / workdirs.MODEL
-        values = jax.device_get(self.trainer.inference_values(state))
+        # Parts that lie on other hosts come here first.
+        gather = jax.jit(lambda x: x, out_shardings=replicated(self.trainer.mesh))
+        values = jax.device_get(gather(self.trainer.inference_values(state)))
         try:
             save_pretrained(self.trainer.autoencoder.bind(values), path)
         except OSError as error:

@@ -1,11 +1,13 @@
 """The training program: what `train.py` does once the command line is read."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import jax
 from rich.console import Console
 
+from deepprism_jax.paths import AnyPath, PathLike, as_path, check_reachable
 from deepprism_jax.training import profiling
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.allocator import keep_memory
@@ -18,6 +20,7 @@ from deepprism_jax.training.dry_run import dry_run
 from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.loop import DONE, FAILED, Loop
 from deepprism_jax.training.meter import NonFiniteError
+from deepprism_jax.training.mirror import Mirror
 from deepprism_jax.training.peak import ideal_seconds
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.processes import join, meet_devices
@@ -65,7 +68,7 @@ def main(run: Run) -> int:
     return train(run.config, run.workdir, resume=run.resume)
 
 
-def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
+def train(config: Config, workdir: PathLike, *, resume: bool = False) -> int:
     """Train as the config says and return the exit code; every process calls.
 
     Raises:
@@ -73,17 +76,20 @@ def train(config: Config, workdir: str | Path, *, resume: bool = False) -> int:
     """
     board = open_board()
     with Watchdog(board, timeout=config.train.step_timeout).watching() as watchdog:
-        code = _train(config, Path(workdir), resume, watchdog)
+        code = _train(config, workdir, resume, watchdog)
         # Process 0 may have more to write, and all say the same in the end.
         codes = [code] if board is None else board.gather("exit code", code)
         return FAILED if FAILED in codes else codes[0]
 
 
-def _train(config: Config, workdir: Path, resume: bool, watchdog: Watchdog) -> int:
+def _train(config: Config, workdir: PathLike, resume: bool, watchdog: Watchdog) -> int:
     board, notes = watchdog.board, []
     with refusing():
         meet_devices()
     with refusing_together(board, "preflight") as facts:
+        with refusing():
+            check_reachable(workdir)
+            workdir = as_path(workdir)
         facts |= common_facts(config, workdir, resume)
         workdirs.check_workdir(workdir, config, resume=resume)
         if resume:
@@ -111,7 +117,9 @@ def _train(config: Config, workdir: Path, resume: bool, watchdog: Watchdog) -> i
             check_shared(workdir)
             if resume:
                 step, state = restore(checkpoints, trainer, data, notes)
-            writers = open_writers(workdir, config, step if resume else None)
+            writers = open_writers(
+                workdir, config, step if resume else None, say=lambda x: loop.say(x)
+            )
         stack.callback(writers.close)
 
         def interrupted() -> bool:
@@ -175,16 +183,28 @@ def restore(
     return step, items["state"]
 
 
-def open_writers(workdir: Path, config: Config, step: int | None) -> Writers:
-    """Return the writers of process 0, going on from a step if not None."""
+def open_writers(
+    workdir: AnyPath, config: Config, step: int | None, *, say: Callable[[str], None]
+) -> Writers:
+    """Return the writers of process 0, going on from a step if not None.
+
+    Raises:
+        OSError: the files of before cannot be read, or new ones not be written.
+    """
     if jax.process_index() != 0:
         return Writers([])
     kept = -1 if step is None else step
+    if isinstance(workdir, Path):
+        local, mirrors = workdir, []
+    else:
+        mirror = Mirror(workdir, () if step is None else (workdirs.METRICS,), say=say)
+        local, mirrors = mirror.local, [mirror]
     return Writers(
         [
             ConsoleWriter(config.train.steps, step=step or 0),
-            JsonlWriter(workdir / workdirs.METRICS, step=kept),
-            TensorBoardWriter(workdir / workdirs.TENSORBOARD, step=kept),
-            PngWriter(workdir),
+            JsonlWriter(local / workdirs.METRICS, step=kept),
+            TensorBoardWriter(local / workdirs.TENSORBOARD, step=kept),
+            PngWriter(local),
+            *mirrors,  # last, for it copies what the others have written
         ]
     )

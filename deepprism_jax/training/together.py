@@ -4,12 +4,12 @@ import contextlib
 import math
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
 
 import deepprism_jax
+from deepprism_jax.paths import AnyPath
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.board import PERIOD, Board
 from deepprism_jax.training.config import Config
@@ -78,7 +78,7 @@ def _problems(board: Board, each: list[list[str]]) -> Iterator[str]:
             yield problem if everywhere else f"{board.name(index)}: {problem}"
 
 
-def common_facts(config: Config, workdir: Path, resume: bool) -> dict[str, Any]:
+def common_facts(config: Config, workdir: AnyPath, resume: bool) -> dict[str, Any]:
     """Return what all processes must be started with."""
     return {
         "deepprism_jax": deepprism_jax.__version__,
@@ -90,7 +90,7 @@ def common_facts(config: Config, workdir: Path, resume: bool) -> dict[str, Any]:
     }
 
 
-def check_shared(workdir: Path) -> None:
+def check_shared(workdir: AnyPath) -> None:
     """Check that this process sees the directory that process 0 has claimed.
 
     Raises:

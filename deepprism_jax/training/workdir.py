@@ -8,6 +8,9 @@ WORKDIR/config.json                  the config, complete
         model/                       the export, once the run is done
         cache/                       compiled programs, for runs that go on
         profile/                     traces of `train.profile_steps`
+
+It may be a folder in a bucket, `gs://BUCKET/FOLDER`. Nothing keeps a second run out of
+that: a lock that outlives a machine that is taken away would keep out the run itself.
 """
 
 import contextlib
@@ -19,6 +22,13 @@ from pathlib import Path
 from typing import Any, get_origin, get_type_hints
 
 import deepprism_jax
+from deepprism_jax.paths import (
+    PathLike,
+    as_path,
+    check_reachable,
+    remote_errors,
+    write_whole,
+)
 from deepprism_jax.training import compilation
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError, refusing
@@ -30,7 +40,8 @@ TENSORBOARD = "tensorboard"
 MODEL = "model"
 
 _LOCK = ".lock"
-_PART = f"{CONFIG}.part"
+_PART = f".{CONFIG}."
+"""How the name of a config begins that is being written."""
 
 MAY_CHANGE = (
     "train.steps",
@@ -65,18 +76,22 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     return _make(Config, values, "")
 
 
-def read_config(workdir: str | Path) -> Config:
+def read_config(workdir: PathLike) -> Config:
     """Return the config of a work directory.
 
     Raises:
         FileNotFoundError: it is not one.
         ValueError: its `config.json` is damaged, or of another version.
     """
-    path = Path(workdir) / CONFIG
-    if not path.is_file():
-        raise FileNotFoundError(f"{workdir} is no work directory: it has no {CONFIG}")
+    path = as_path(workdir) / CONFIG
+    with remote_errors(path):
+        if not path.exists():
+            raise FileNotFoundError(
+                f"{workdir} is no work directory: it has no {CONFIG}"
+            )
+        text = path.read_text()
     try:
-        values = json.loads(path.read_text())["config"]
+        values = json.loads(text)["config"]
         return from_dict(values)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no config of a run: {error}") from None
@@ -88,20 +103,24 @@ def differences(there: Config, here: Config) -> dict[str, tuple[Any, Any]]:
     return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
 
 
-def check_workdir(workdir: str | Path, config: Config, *, resume: bool) -> None:
+def check_workdir(workdir: PathLike, config: Config, *, resume: bool) -> None:
     """Refuse a directory that this run must not write to; nothing is written here.
 
     Raises:
         PreflightError: it is in use by another config or by something else, holds a
-            checkpoint and `resume` is not asked for, or holds none and it is.
+            checkpoint and `resume` is not asked for, or holds none and it is; or it is
+            in a bucket that cannot be reached.
     """
-    workdir = Path(workdir)
+    with refusing():
+        check_reachable(workdir)
+        workdir = as_path(workdir)
     if workdir.exists() and not workdir.is_dir():
         raise PreflightError(f"--workdir {workdir} is a file; choose a directory")
     # Where several processes start one run, this one may find the first at its claim.
-    claimed = {_LOCK, _PART, compilation.FOLDER}
-    used = workdir.is_dir() and any(p.name not in claimed for p in workdir.iterdir())
-    if not used:
+    claimed = (_LOCK, _PART, compilation.FOLDER)
+    if not workdir.is_dir() or all(
+        path.name.startswith(claimed) for path in workdir.iterdir()
+    ):
         if resume:
             raise PreflightError(
                 f"--resume: {workdir} has no run in it; leave out --resume to start one"
@@ -144,26 +163,25 @@ def check_workdir(workdir: str | Path, config: Config, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def claim(workdir: str | Path, config: Config, *, resume: bool) -> Iterator[None]:
+def claim(workdir: PathLike, config: Config, *, resume: bool) -> Iterator[None]:
     """Make the directory, write the config, and keep other runs out until the end.
 
     Raises:
         PreflightError: see `check_workdir`; or another run is writing to it, or this
             one may not.
     """
-    workdir = Path(workdir)
     check_workdir(workdir, config, resume=resume)
-    with refusing():
-        workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / _LOCK).open("w")
-    with lock:
-        _exclude_others(lock, workdir)
-        check_workdir(workdir, config, resume=resume)
+    workdir = as_path(workdir)
+    with contextlib.ExitStack() as stack:
+        if isinstance(workdir, Path):
+            with refusing():
+                workdir.mkdir(parents=True, exist_ok=True)
+                lock = stack.enter_context((workdir / _LOCK).open("w"))
+            _exclude_others(lock, workdir)
+            check_workdir(workdir, config, resume=resume)
         record = {"deepprism_jax": deepprism_jax.__version__, "config": to_dict(config)}
-        part = workdir / _PART
         with refusing():
-            part.write_text(json.dumps(record, indent=2) + "\n")
-            part.replace(workdir / CONFIG)
+            write_whole(workdir / CONFIG, json.dumps(record, indent=2) + "\n")
         yield
 
 

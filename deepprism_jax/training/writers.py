@@ -32,6 +32,8 @@ from tensorboardX.proto.event_pb2 import (  # its names are made at run time
     SessionLog,  # pyright: ignore[reportAttributeAccessIssue]
 )
 
+from deepprism_jax.training.mirror import Mirror
+
 
 @runtime_checkable
 class Writer(Protocol):
@@ -81,6 +83,12 @@ class Writers:
         for writer in self._writers:
             if isinstance(writer, ConsoleWriter):
                 writer.advance(step)
+
+    def sync(self) -> None:
+        """Bring files to where they belong, if they are written elsewhere."""
+        for writer in self._writers:
+            if isinstance(writer, Mirror):
+                writer.push(now=True)
 
     def close(self) -> None:
         """Close all of them."""

@@ -19,6 +19,7 @@ from orbax.checkpoint import v1 as ocp
 from deepprism_jax.paths import (
     AnyPath,
     PathLike,
+    absolute,
     as_path,
     is_remote,
     remote_errors,
@@ -104,7 +105,7 @@ def save_items_async(
     Raises:
         OSError: the items could not be written; nothing of them is left.
     """
-    path = as_path(path)
+    path = absolute(path)
     shapes = {name: shapes_of(name, item) for name, item in items.items()}
     # What is written later must not change with what the caller goes on with.
     items = {
@@ -113,10 +114,10 @@ def save_items_async(
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(quiet())
-        _all_or_none(functools.partial(_make_room, path))
+        all_or_none(functools.partial(_make_room, path))
         with _orbax():
             start = functools.partial(ocp.save_checkpointables_async, str(path), items)
-            writing = _all_or_none(start, functools.partial(discard, path))
+            writing = all_or_none(start, functools.partial(discard, path))
         finish = functools.partial(_finish, path, writing, shapes, score, after)
         return Saving(finish, stack.pop_all())
 
@@ -129,7 +130,7 @@ def _make_room(path: AnyPath) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
 
 
-def _all_or_none(
+def all_or_none(
     function: Callable[[], Any], undo: Callable[[], None] | None = None
 ) -> Any:
     """Return the result of a function that no process failed at.
@@ -183,12 +184,12 @@ def load_items(path: PathLike, targets: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UnreadableError: an item is missing, damaged, or does not fit its target.
     """
-    path = as_path(path)
+    path = absolute(path)
     verify(path, targets)
     load = functools.partial(ocp.load_checkpointables, str(path), dict(targets))
     try:
         with quiet(), _orbax():
-            return _all_or_none(load)
+            return all_or_none(load)
     except OSError as error:
         raise UnreadableError(str(error)) from None
 
@@ -257,6 +258,8 @@ def _orbax() -> Iterator[None]:
         registry.add(ocp.handlers.JsonHandler, checkpointable_name=name)
     context = ocp.Context()
     context.checkpointables.registry = registry
+    # Below that it costs more to cut an array than to let one device write it all.
+    context.array_options.saving.min_slice_bytes_for_replica_parallel = 1 << 20
     with context:
         yield
 

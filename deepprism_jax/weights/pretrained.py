@@ -23,8 +23,8 @@ from safetensors.numpy import load, save
 import deepprism_jax
 from deepprism_jax.files import replace_directory
 from deepprism_jax.layers.functional import Functional, values_of
-from deepprism_jax.paths import AnyPath, as_path, remove_tree, write_whole
-from deepprism_jax.weights.items import load_items, save_items, steps
+from deepprism_jax.paths import AnyPath, absolute, remove_tree, write_whole
+from deepprism_jax.weights.items import all_or_none, load_items, save_items, steps
 from deepprism_jax.weights.manifest import UnreadableError, is_complete, read_manifest
 
 Model = TypeVar("Model")
@@ -76,7 +76,7 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
         FileExistsError: the directory holds something else.
         OSError: it could not be written.
     """
-    path = as_path(path)
+    path = absolute(path)
     if path.exists() and not _is_export(path):
         raise FileExistsError(
             f"{path} holds something else than an export: choose another directory"
@@ -85,10 +85,14 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
     writes = jax.process_index() == 0
     # What a bucket has cannot be renamed.
     part = path.with_name(f"{path.name}.part") if isinstance(path, Path) else path
-    try:
+
+    def make_room() -> None:
         if writes:
             remove_tree(part)
             part.mkdir(parents=True, exist_ok=True)
+
+    all_or_none(make_room)
+    try:
         save_items(part / ORBAX, {"params": values})
         if writes:
             write_whole(part / WEIGHTS, save(values))
@@ -113,7 +117,7 @@ def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
             read.
         ValueError: the files are damaged, hold another class, or do not fit.
     """
-    path = as_path(path)
+    path = absolute(path)
     if (found := checkpoint_at(path)) is not None:
         try:
             return _from_checkpoint(cls, found)
@@ -145,7 +149,7 @@ def class_name(path: str | os.PathLike[str]) -> str:
         FileNotFoundError: the path is neither, or a run without a checkpoint to read.
         ValueError: it cannot be read.
     """
-    path = as_path(path)
+    path = absolute(path)
     found = checkpoint_at(path)
     if found is None and not _is_run(path):
         return _read_description(path)["class"]
@@ -162,7 +166,7 @@ def checkpoint_at(path: str | os.PathLike[str]) -> AnyPath | None:
     Raises:
         FileNotFoundError: it is `RUN/checkpoints/best`, and no checkpoint has a score.
     """
-    path = as_path(path)
+    path = absolute(path)
     if path.parent.name != CHECKPOINTS:
         return None
     if path.name != BEST or path.is_dir():

@@ -84,7 +84,7 @@ def test_starting_again_before_the_first_checkpoint_is_allowed(tmp_path):
 def test_a_directory_that_is_just_being_claimed_is_fresh(tmp_path):
     """As another process of the same run may find it."""
     (tmp_path / ".lock").write_text("")
-    (tmp_path / "config.json.part").write_text("{")
+    (tmp_path / ".config.json.123.part").write_text("{")
     check_workdir(tmp_path, Config(), resume=False)
     assert "has no run in it" in refused(tmp_path, Config(), resume=True)
 
