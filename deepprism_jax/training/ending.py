@@ -28,7 +28,9 @@ ENDED, BEAT = "ended", "beat"
 _ends = threading.Lock()
 
 
-def end(board: Board | None, line: str, code: int, *, doing: str = "") -> NoReturn:
+def end(
+    board: Board | None, line: str, code: int, *, doing: str = "", compare: bool = False
+) -> NoReturn:
     """Print why this process ends, leave it for the others, and end.
 
     Process 0 ends last, for it keeps the board, and prints what the others have left.
@@ -38,6 +40,7 @@ def end(board: Board | None, line: str, code: int, *, doing: str = "") -> NoRetu
         line: why; empty if it has been said.
         code: exit code.
         doing: what this process was at.
+        compare: say which of the others were at something else.
     """
     _ends.acquire()  # and never released: a second thread that ends waits here
     said = {line, ""}
@@ -55,7 +58,7 @@ def end(board: Board | None, line: str, code: int, *, doing: str = "") -> NoRetu
             for index, note in sorted(left.items()):
                 if note["line"] not in said:
                     _print(note["line"])
-                elif note["doing"] != doing:
+                elif compare and index != board.index and note["doing"] != doing:
                     _print(f"{board.name(index)} was at {note['doing']}")
                 said.add(note["line"])
     os._exit(code)
@@ -87,8 +90,9 @@ def fail(board: Board, error: BaseException, *, doing: str = "") -> NoReturn:
             if silent := _silent(board, doing):
                 end(board, lost(board, silent), FAILED, doing=doing)
     traceback.print_exception(error)
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    end(board, f"{board.name()} failed: {text}", FAILED, doing=doing)
+    text = (str(error).strip().splitlines() or [""])[0]
+    what = f"{type(error).__name__}: {text}"
+    end(board, f"{board.name()} failed: {what}", FAILED, doing=doing)
 
 
 def lost(board: Board, silent: list[int]) -> str:

@@ -116,7 +116,7 @@ class Watchdog:
             f"{name}: {self._doing} takes longer than train.step_timeout="
             f"{self._timeout:g} s; the run is ended, and its newest checkpoint stays"
         )
-        end(self.board, line, FAILED, doing=self._doing)
+        end(self.board, line, FAILED, doing=self._doing, compare=True)
 
 
 class _Peers:
