@@ -17,6 +17,15 @@ os.environ["DEEPPRISM_WEIGHTS"] = os.path.join(os.path.dirname(__file__), "no-we
 
 
 @pytest.fixture
+def bucket(tmp_path, monkeypatch):
+    """The folder that is `gs://bucket`, to the package and to what it writes with."""
+    from bucket import install  # only a few tests need what it imports
+
+    install(monkeypatch, tmp_path / "gs")
+    return tmp_path / "gs" / "bucket"
+
+
+@pytest.fixture
 def without_type_checks():
     """What annotations would refuse reaches the function, as outside of the tests."""
     jaxtyping.config.update("jaxtyping_disable", True)

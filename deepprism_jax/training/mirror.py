@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from deepprism_jax.paths import AnyPath, files_below, remote_errors
+from deepprism_jax.weights.items import root_cause
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class Mirror:
                 self._copied[name] = now
             self._problem = None
         except (OSError, ValueError) as error:
-            self._problem = str(error)
+            self._problem = root_cause(error)
 
 
 def _of(path: Path) -> tuple[int, int]:

@@ -10,6 +10,7 @@ from deepprism_jax.training import checkpoints
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.weights import items as weights_items
 from deepprism_jax.weights.items import save_items, steps
 
 
@@ -84,6 +85,58 @@ def test_a_checkpoint_is_restored_onto_another_number_of_devices(tmp_path, devic
     assert w.sharding.spec == PartitionSpec("data")
     assert len(w.addressable_shards) == devices
     np.testing.assert_array_equal(w, np.full((8, 4), 3.0))
+
+
+def test_the_best_are_kept_besides_the_newest(tmp_path):
+    manager = Manager(tmp_path, keep=1, keep_best=2)
+    assert manager.best_score is None
+    for step, score in ((1, 5.0), (2, None), (3, 9.0), (4, 8.0), (5, None), (6, 1.0)):
+        manager.save(step, items(step), score=score)
+    assert manager.best_score == 9.0
+    manager.wait()
+    assert steps(tmp_path) == [3, 4, 6]
+    again = Manager(tmp_path, keep=1, keep_best=1)
+    assert again.best_score == 9.0
+    assert again.save_now(7, items(7))
+    assert steps(tmp_path) == [3, 7]
+    (tmp_path / "3" / "manifest.json").write_text("{")
+    assert Manager(tmp_path).best_score is None
+    assert restored(tmp_path)[0] == 7
+
+
+def test_a_save_that_fails_is_not_the_best(tmp_path, monkeypatch):
+    manager = Manager(tmp_path, keep=1, keep_best=1)
+    manager.save_now(1, items(1), score=1.0)
+    with monkeypatch.context() as patch:
+
+        def full(*_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        patch.setattr(weights_items, "write_manifest", full)
+        manager.save(2, items(2), score=2.0)
+        assert manager.best_score == 2.0  # as far as is known
+        assert not manager.wait()
+    assert "checkpoint 2 could not be saved" in manager.said[0]
+    assert manager.best_score == 1.0
+    assert steps(tmp_path) == [1]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["1"]
+
+
+def test_the_end_of_a_block_waits_for_the_last_save(tmp_path):
+    with Manager(tmp_path) as manager:
+        manager.save(1, items(1))
+    assert manager._saving is None
+    assert steps(tmp_path) == [1]
+    broken = Manager(tmp_path)
+
+    def fail(error):
+        with broken:
+            broken.save(broken.latest + 1, items(2))
+            raise error
+
+    with pytest.raises(ValueError, match="of the run"):
+        fail(ValueError("of the run"))
+    assert steps(tmp_path) == [1, 2]
 
 
 def test_a_step_is_saved_once(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from PIL import Image
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training import checkpoints, loop, program
 from deepprism_jax.training.config import Config, DataConfig, TrainConfig
+from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.state import TrainState
@@ -336,6 +337,41 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(config, whole):
     assert "16.saving.orbax-checkpoint-tmp is a half-written checkpoint" in text
     assert "going on from step 8" in text
     assert final(whole) == expected
+
+
+def test_the_best_is_saved_when_it_is_found_and_kept(config, tmp_path, monkeypatch):
+    psnr = {0: 9.9, 5: 9.0, 10: 7.0, 12: 8.0}
+    evaluated = iter(psnr.values())
+    monkeypatch.setattr(
+        Evaluator, "scores", lambda *_: {"psnr": next(evaluated), "ssim": 0.5}
+    )
+    best = with_train(config, keep=1, keep_best=1)
+    assert program.train(best, tmp_path) == 0
+    assert steps(tmp_path / "checkpoints") == [5, 12]
+    average = np.frombuffer(final(tmp_path, 5)["['ema']['gain']"], np.float32)
+    for found in ("best", "5"):
+        model = Gain.from_pretrained(tmp_path / "checkpoints" / found)
+        assert model.gain[...] == average
+    assert Gain.from_pretrained(tmp_path).gain[...] != average
+
+
+def test_a_run_in_a_bucket_is_the_same_run(config, bucket, whole, monkeypatch):
+    with monkeypatch.context() as patch:
+        interrupt(patch, 7)
+        assert program.train(config, "gs://bucket/run") == 143
+    assert program.train(config, "gs://bucket/run", resume=True) == 0
+    run = bucket / "run"
+    assert final(run) == final(whole)
+    assert "going on from step 7" in said(run)
+    assert records(run, "eval/psnr") == records(whole, "eval/psnr")
+    assert steps("gs://bucket/run/checkpoints") == [8, 12]
+    names = {"checkpoints", "config.json", "metrics.jsonl", "model", "tensorboard"}
+    assert names | {"reconstructions"} <= {p.name for p in run.iterdir()}
+    exported = Gain.from_pretrained("gs://bucket/run/model").gain[...]
+    assert exported == Gain.from_pretrained(whole / "model").gain[...]
+    assert exported == Gain.from_pretrained("gs://bucket/run").gain[...]
+    with pytest.raises(PreflightError, match="add --resume"):
+        program.train(config, "gs://bucket/run")
 
 
 def test_a_longer_run_goes_on(config, tmp_path, whole):
