@@ -7,9 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh
+from jax.sharding import AxisType, Mesh, PartitionSpec
 
-from deepprism_jax.layers.channel_values import fields_apart, fields_together, specs
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.ops.channel_shards import over_channels
 
@@ -17,6 +16,36 @@ Arrays = dict[str, Any]
 Axes = dict[str, int | None]
 
 AXIS = "channel"
+
+
+def specs(axes: Axes) -> dict[str, PartitionSpec]:
+    """How arrays are cut whose fields are apart: axis [F * D] made [F, D]."""
+    return {
+        name: PartitionSpec()
+        if axis is None
+        else PartitionSpec(*[None] * (axis + 1), AXIS)
+        for name, axis in axes.items()
+    }
+
+
+def fields_apart(arrays: Arrays, axes: Axes, fields: int) -> Arrays:
+    """Make [..., F * D, ...] [..., F, D, ...], so that each field can be cut."""
+    return {
+        name: array
+        if (axis := axes[name]) is None
+        else array.reshape(*array.shape[:axis], fields, -1, *array.shape[axis + 1 :])
+        for name, array in arrays.items()
+    }
+
+
+def fields_together(arrays: Arrays, axes: Axes) -> Arrays:
+    """Undo it, of a device's part as well."""
+    return {
+        name: array
+        if (axis := axes[name]) is None
+        else array.reshape(*array.shape[:axis], -1, *array.shape[axis + 2 :])
+        for name, array in arrays.items()
+    }
 
 
 def on_shards(
@@ -40,8 +69,8 @@ def on_shards(
         y = jax.shard_map(
             body,
             mesh=mesh,
-            in_specs=(specs(axes_in, AXIS),),
-            out_specs=specs(axes_out, AXIS),
+            in_specs=(specs(axes_in),),
+            out_specs=specs(axes_out),
             check_vma=False,
         )(fields_apart(arrays, axes_in, fields))
         return fields_together(y, axes_out)
