@@ -97,7 +97,7 @@ class Processes:
             if environ:
                 variables |= environ(number) if callable(environ) else environ
             own = argv(number) if callable(argv) else argv
-            code = f"import sys; sys.path.insert(0, '.'); {before or 'pass'}\n"
+            code = f"import sys; sys.path.insert(0, '.')\n{before}\n"
             code += f"import train; sys.exit(train.main({[str(x) for x in own]!r}))"
             self.processes.append(
                 subprocess.Popen(
