@@ -93,8 +93,14 @@ def write_whole(path: AnyPath, content: str | bytes) -> None:
         with files.replacing(path) as part:
             part.write_bytes(data)
     else:
-        with remote_errors(path):
-            path.write_bytes(data)
+        try:
+            with remote_errors(path):
+                path.write_bytes(data)
+        except FileNotFoundError as error:  # whose text is the address of a server
+            raise OSError(
+                f"{path} cannot be written; see that the bucket exists and that this "
+                "machine may write to it"
+            ) from error
 
 
 def remove_tree(path: AnyPath) -> None:
