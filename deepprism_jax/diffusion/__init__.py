@@ -1,0 +1,1 @@
+"""Diffusion: schedules, the process and what is predicted of it, samplers."""
