@@ -41,7 +41,7 @@ class Run:
     dry_run: tyro.conf.FlagCreatePairsOff[bool] = False
     """Check everything, print parameters, learning rate and memory, and stop."""
     distributed: tyro.conf.FlagCreatePairsOff[bool] = False
-    """This is one of several processes; docs/tpu.md tells how each knows its place."""
+    """There are several processes even if nothing says so; JAX then finds them."""
 
 
 def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
