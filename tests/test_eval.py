@@ -14,6 +14,7 @@ from PIL import Image
 
 from deepprism_jax.data import make_source
 from deepprism_jax.evaluation import comparison
+from deepprism_jax.evaluation.trained import load_trained
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.metrics.baselines import bicubic_down_up
 from deepprism_jax.metrics.psnr import psnr
@@ -136,6 +137,28 @@ def test_the_checkpoint_before_a_damaged_one_is_taken(workdir, caplog):
     assert main([str(workdir), "--limit", "3", "--no-baselines"]) == 0
     assert read(workdir)["provenance"]["step"] == 5
     assert "checkpoint 10 cannot be read" in caplog.text
+
+
+def test_a_given_and_the_best_checkpoint_are_measured(workdir, capsys):
+    manifest = workdir / "checkpoints" / "5" / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"score": 1.0}))
+    checkpoints = workdir / "checkpoints"
+    assert main([str(checkpoints / "best"), "--limit", "1", "--no-baselines"]) == 0
+    assert read(workdir / "eval-5")["provenance"]["step"] == 5
+    assert load_trained(checkpoints / "10").step == 10
+    assert not (workdir / "metrics.json").exists()
+
+    manifest.write_text("{")
+    for name, said in (
+        ("5", "cannot be read: manifest.json is missing or damaged"),
+        ("best", "no checkpoint has a score; give a step, or train with"),
+        ("7", "checkpoints/7 is no directory"),
+    ):
+        capsys.readouterr()
+        assert main([str(checkpoints / name)]) == 2
+        assert said in capsys.readouterr().err
+    assert main(["gs://bucket/run"]) == 2
+    assert "copy the run here first" in capsys.readouterr().err
 
 
 def test_the_averaged_parameters_are_what_is_measured(workdir, export, tmp_path):

@@ -18,11 +18,13 @@ from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sharding import spread
 from deepprism_jax.training.workdir import read_config
-from deepprism_jax.weights.items import steps
+from deepprism_jax.weights.items import load_items, steps
+from deepprism_jax.weights.manifest import UnreadableError
 from deepprism_jax.weights.pretrained import (
     CHECKPOINTS,
     ORBAX,
     WEIGHTS,
+    checkpoint_at,
     class_name,
     restore_target,
     structure_of,
@@ -41,8 +43,8 @@ class Trained:
     step: int | None = None
     """Training step of the checkpoint; an export does not tell."""
     results: Path = Path()
-    """Where figures on it belong: the work directory, or a directory beside an export,
-    which holds nothing else than the model."""
+    """Where figures on it belong: the work directory or one in it, or a directory
+    beside an export, which holds nothing else than the model."""
 
     @property
     def parameters(self) -> int:
@@ -84,14 +86,26 @@ class Trained:
 
 
 def load_trained(path: str | Path) -> Trained:
-    """Load the newest readable checkpoint of a work directory, or an export.
+    """Load the newest readable checkpoint of a work directory, or a given one, or an
+    export.
 
-    A work directory gives the moving average of its parameters.
+    A work directory gives the moving average of its parameters. `RUN/checkpoints/STEP`
+    and `RUN/checkpoints/best` name one of its checkpoints; figures on that belong in
+    `RUN/eval-STEP`.
 
     Raises:
         PreflightError: the directory is neither, or cannot be read.
     """
     path = Path(path)
+    if path.parts[:1] == ("gs:",):
+        raise PreflightError(
+            "models in a bucket are not evaluated; copy the run here first, with "
+            "`gcloud storage cp -r`"
+        )
+    with refusing():
+        chosen = checkpoint_at(path)
+    if chosen is not None:
+        path = path.absolute().parents[1]
     if not path.is_dir():
         raise PreflightError(
             f"{path} is no directory; give the work directory of a run or an export"
@@ -107,11 +121,24 @@ def load_trained(path: str | Path) -> Trained:
         raise PreflightError(
             f"{path} has no checkpoint yet; wait for the first one of its run"
         )
-    checkpoints = Checkpoints(path / CHECKPOINTS, keep=1, say=log.warning)
-    _, items = checkpoints.restore({"config": None})
+    if chosen is None:
+        checkpoints = Checkpoints(path / CHECKPOINTS, keep=1, say=log.warning)
+        restore = checkpoints.restore
+    else:
+        restore = partial(_read, Path(chosen))
+    _, items = restore({"config": None})
     description = items["config"]["model"]
     with refusing():
         cls = getattr(models, description["class"])
         network = structure_of(cls, description, path)
-    step, items = checkpoints.restore({"ema": restore_target(network)})
-    return Trained(network.bind(items["ema"]), config.data, step, path)
+    step, items = restore({"ema": restore_target(network)})
+    results = path if chosen is None else path / f"eval-{step}"
+    return Trained(network.bind(items["ema"]), config.data, step, results)
+
+
+def _read(path: Path, targets: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the step and the items of one checkpoint."""
+    try:
+        return int(path.name), load_items(path, targets)
+    except UnreadableError as error:
+        raise PreflightError(f"{path} cannot be read: {error}") from None
