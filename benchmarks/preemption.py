@@ -14,6 +14,7 @@ import contextlib
 import json
 import random
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -34,6 +35,12 @@ sys.path.insert(0, str(ROOT))  # `configs` lies beside the package
 
 from configs import CONFIGS
 
+IMPATIENT = """
+from deepprism_jax.training import processes, watchdog
+processes.START_SECONDS, watchdog.LOST_AFTER = 60, 20
+"""
+"""Shorter waits than of a run on many hosts: for all to meet, for signs of life."""
+
 Moment = Literal["start", "step", "save"]
 
 
@@ -51,7 +58,7 @@ class Options(Report):
     """Steps of the run; enough for the kills to come before its end."""
     save_every: int = 10
     """Steps between checkpoints."""
-    patience: float = 60.0
+    patience: float = 120.0
     """Seconds in which the others must end."""
 
 
@@ -114,7 +121,13 @@ def strike(
     step, saving = last_step(workdir), being_saved(workdir, started)
     run.send(victim, "SIGKILL")
     began = time.monotonic()
-    codes, outputs, errors = run.ends(options.patience)
+    try:
+        codes, outputs, errors = run.ends(options.patience)
+    except subprocess.TimeoutExpired:
+        raise SystemExit(
+            f"kill {number}, of process {victim}, {delay:.1f} s after its {moment}: "
+            f"the others still wait after {options.patience:g} s"
+        ) from None
     seconds = time.monotonic() - began
     everything = "\n".join(outputs + errors)
     if "cannot be read" in everything:
@@ -181,6 +194,7 @@ def _main(options: Options, folder: Path) -> dict[str, Any]:
             [*argv, "--workdir", workdir, *(["--resume"] if resume else [])],
             options.processes,
             cache=folder / "cache",
+            before=IMPATIENT,
         )
 
     def finish(name: str) -> None:

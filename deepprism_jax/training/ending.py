@@ -111,7 +111,8 @@ def _silent(board: Board, doing: str) -> list[int]:
         follow(board, doing=doing)
         time.sleep(PERIOD)
     now = board.read(BEAT)
-    return [i for i in range(board.count) if i in before and before[i] == now[i]]
+    others = (i for i in range(board.count) if i != board.index)
+    return [i for i in others if before.get(i) == now.get(i)]
 
 
 def _print(line: str) -> None:

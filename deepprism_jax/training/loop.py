@@ -18,6 +18,7 @@ from deepprism_jax.training.profiling import Profile
 from deepprism_jax.training.sharding import replicated
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.stragglers import Stragglers
 from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.watchdog import Watchdog
@@ -49,6 +50,7 @@ class Loop:
     writers: Writers
     stop: StopSignals
     watchdog: Watchdog
+    stragglers: Stragglers
     timer: StepTimer
     profile: Profile
     step: int = 0
@@ -93,6 +95,8 @@ class Loop:
         """Write the means of the metrics since the last log, and what steps took."""
         values = self.meter.flush() | self.timer.read(self.step)
         self.writers.scalars(self.step, values)
+        if line := self.stragglers.report(self.step, values.get("data_wait", 0.0)):
+            self.say(line)
 
     def evaluate(self, state: TrainState) -> bool:
         """Score the reconstructions of held-out images, and show some.

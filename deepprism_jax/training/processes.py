@@ -37,7 +37,7 @@ def join(
     *,
     forced: bool = False,
     environ: Mapping[str, str] = os.environ,
-    seconds: int = START_SECONDS,
+    seconds: int | None = None,
 ) -> None:
     """Meet the other processes, if there are any, before the first use of a device.
 
@@ -47,7 +47,7 @@ def join(
     Args:
         forced: there are several, even if nothing here says so; JAX finds them out.
         environ: variables of the environment.
-        seconds: how long to wait for the others.
+        seconds: how long to wait for the others; None for START_SECONDS.
 
     Raises:
         ValueError: the variables say something impossible, or only half of it; or
@@ -56,6 +56,7 @@ def join(
     place = find_place(environ, forced=forced)
     if place is None:
         return
+    seconds = START_SECONDS if seconds is None else seconds
     address = place.get("coordinator_address")
     if address and place.get("process_id") == 0:
         _check_port(address)

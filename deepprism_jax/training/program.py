@@ -28,6 +28,7 @@ from deepprism_jax.training.profiling import Profile
 from deepprism_jax.training.setup import Data, make_trainer, open_data
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.stragglers import Stragglers
 from deepprism_jax.training.summary import run_lines
 from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.together import (
@@ -102,7 +103,8 @@ def _train(config: Config, workdir: PathLike, resume: bool, watchdog: Watchdog) 
                 stack.enter_context(workdirs.claim(workdir, config, resume=resume))
         stack.enter_context(keep_programs(workdir))
         stop = stack.enter_context(StopSignals(board))
-        watchdog.checks.append(stop.poll)
+        stragglers = Stragglers(board)
+        watchdog.checks += [stop.poll, stragglers.check]
         stack.enter_context(jax.debug_nans(config.train.debug_nans))
         checkpoints = stack.enter_context(
             Checkpoints(
@@ -136,6 +138,7 @@ def _train(config: Config, workdir: PathLike, resume: bool, watchdog: Watchdog) 
             writers=writers,
             stop=stop,
             watchdog=watchdog,
+            stragglers=stragglers,
             timer=StepTimer(config.train.batch_size, ideal_seconds(trainer)),
             profile=stack.enter_context(
                 Profile(

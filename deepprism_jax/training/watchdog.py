@@ -125,7 +125,11 @@ class _Peers:
     def __init__(self, board: Board, doing: Callable[[], str]):
         self._board, self._doing = board, doing
         self._looks = 0
-        self._heard: dict[int, tuple[int, float]] = {}
+        # All have met before, so that those not heard of count from here on.
+        now = time.monotonic()
+        self._heard: dict[int, tuple[int, float]] = dict.fromkeys(
+            range(board.count), (-1, now)
+        )
         self._one_ended: float | None = None
 
     def check(self) -> None:
@@ -148,10 +152,10 @@ class _Peers:
             follow(self._board, doing=self._doing())
 
     def _listen(self) -> None:
-        """End if a process that once lived has given no sign of it for long."""
-        now, silent = time.monotonic(), []
-        for index, beat in self._board.read(BEAT).items():
-            last, since = self._heard.get(index, (None, now))
+        """End if a process has given no sign of life for long."""
+        now, silent, beats = time.monotonic(), [], self._board.read(BEAT)
+        for index, (last, since) in self._heard.items():
+            beat = beats.get(index, -1)
             if beat != last:
                 self._heard[index] = beat, now
             elif now - since > LOST_AFTER:

@@ -169,7 +169,8 @@ def test_killed_again_and_again_it_is_the_same_run(capsys):
 
 @pytest.mark.slow
 def test_what_one_process_refuses_all_refuse(folder, cache, tmp_path):
-    argv = [*arguments(folder), "--workdir", tmp_path / "run"]
+    argv = arguments(folder, train__batch_size="12")
+    argv += ["--workdir", tmp_path / "run"]
 
     def own(number):
         return argv if number != 2 else [*argv, "--data.path", "/no/where"]

@@ -96,17 +96,19 @@ def test_a_refusal_of_another_keeps_its_code(ends, monkeypatch):
     assert ends == [2]
 
 
-def test_process_0_ends_the_run_where_one_falls_silent(ends, capsys, monkeypatch):
+@pytest.mark.parametrize("once", [True, False])
+def test_process_0_ends_the_run_where_one_is_silent(ends, capsys, monkeypatch, once):
     monkeypatch.setattr(watchdog, "LOST_AFTER", 0.05)
     first, second, third = boards(3)
     dog = Watchdog(first)
-    for beat in range(3):  # the third has not begun to give signs of life
-        second.post(BEAT, beat)
-        for _ in range(4):
+    for beat in range(3):
+        if once:
+            second.post(BEAT, beat)
+        for _ in range(4):  # signs of life are looked for at every fourth look
             look(dog)
     time.sleep(0.1)
     third.post(BEAT, 0)
-    with pytest.raises(Ended):  # signs of life are looked for at every fourth look
+    with pytest.raises(Ended):
         any(look(dog) for _ in range(4))
     assert ends == [1]
     assert capsys.readouterr().err.startswith(f"lost {second.name()}; the run is ended")
