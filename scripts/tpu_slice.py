@@ -3,13 +3,13 @@
     python scripts/tpu_slice.py create NAME --zone us-west4-a --type v5litepod-16 --spot
     python scripts/tpu_slice.py install NAME --zone us-west4-a
     python scripts/tpu_slice.py start NAME --zone us-west4-a -- \
-        imagenet256_deepprism --data.path gs://BUCKET/tfds --workdir gs://BUCKET/run
+        imagenet256_deepprism --data.path /mnt/tfds --workdir gs://BUCKET/run
     python scripts/tpu_slice.py logs NAME --zone us-west4-a
     python scripts/tpu_slice.py resume NAME --zone us-west4-a -- ...as for start
     python scripts/tpu_slice.py stop NAME --zone us-west4-a
     python scripts/tpu_slice.py delete NAME --zone us-west4-a
 
-What follows `--` goes to train.py. Everything is done by gcloud, and `--dry-run` prints
+What follows `--` goes to train.py, of `run` to every host's shell. Everything is done by gcloud, and `--dry-run` prints
 the commands instead. What is installed is the last commit of the repository that this
 file is in.
 """
@@ -69,6 +69,7 @@ kill -TERM -- "-$(cat run.pid)" && echo "told to stop on $(hostname)\""""
 _VERBS = {
     "create": "ask for a slice and wait until it is there",
     "install": "copy the last commit to every host, and install it",
+    "run": "run the command that follows -- on every host",
     "start": "start the training that follows -- on every host",
     "resume": "the same from the newest checkpoint; with --type on a new slice",
     "stop": "end the training after the current step, with a checkpoint",
@@ -173,13 +174,17 @@ def commands(words: argparse.Namespace, train: Sequence[str]) -> Iterator[Comman
             raise Refusal(
                 f"{what} {value!r}: letters, digits and dashes, in lower case"
             )
-    if train and words.verb not in ("start", "resume"):
+    if train and words.verb not in ("run", "start", "resume"):
         raise Refusal(f"{words.verb} takes nothing after --: {shlex.join(train)}")
     match words.verb:
         case "create":
             yield from create(here, words.type, words.runtime, words.spot)
         case "install":
             yield from install(here)
+        case "run":
+            if not train:
+                raise Refusal("after -- comes the command to run on every host")
+            yield here.ssh(shlex.join(train))
         case "start":
             check_training(train)
             yield from start(here, train)

@@ -55,9 +55,10 @@ def test_a_job_that_was_stopped_goes_back_and_goes_on(submit, tmp_path):
 
 
 def test_a_job_that_failed_stays_out_of_the_queue(submit, tmp_path):
-    code, calls = submit("quickstart", "--workdir", str(tmp_path), code=1)
-    assert code == 1
-    assert "scontrol" not in calls
+    for failed in (1, 2):
+        code, calls = submit("quickstart", "--workdir", str(tmp_path), code=failed)
+        assert code == failed
+        assert "scontrol" not in calls
 
 
 def test_a_folder_that_nodes_may_not_share_is_refused(submit):

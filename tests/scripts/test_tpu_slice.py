@@ -175,6 +175,7 @@ def test_a_lost_slice_is_made_again(cloud):
             "give --workdir",
         ),
         (("start", *SLICE, *TRAIN, "--resume"), "`resume` in place of `start`"),
+        (("run", *SLICE), "after -- comes the command"),
         (("stop", *SLICE, "--", "now"), "stop takes nothing after --: now"),
     ],
 )
@@ -183,6 +184,13 @@ def test_what_is_missing_is_refused_before_anything_is_done(cloud, argv, says):
     assert says in said
     assert "Traceback" not in said
     assert calls(cloud) == []
+
+
+def test_a_command_runs_on_every_host_as_it_is_written(cloud):
+    said = run("run", *SLICE, "--", "printf", "%s|", "a b", "it's")
+    assert said.splitlines()[-1] == "a b|it's|"
+    (call,) = calls(cloud)
+    assert "--worker=all" in call
 
 
 def test_without_gcloud_it_says_where_to_get_it(cloud, monkeypatch):
