@@ -156,7 +156,7 @@ def _tpu_hosts(environ: Mapping[str, str]) -> int:
     # JAX sets this one as it is imported, where there are chips and libtpu.
     if environ.get("TPU_ML_PLATFORM") != "JAX":
         return 1
-    if "tpu" not in environ.get("JAX_PLATFORMS", "tpu"):
+    if "tpu" not in (environ.get("JAX_PLATFORMS") or "tpu"):
         return 1
     hosts = environ.get("TPU_PROCESS_ADDRESSES") or environ.get("TPU_WORKER_HOSTNAMES")
     if not hosts and not environ.get("TPU_SKIP_MDS_QUERY"):

@@ -10,6 +10,11 @@ from rich.console import Console
 from deepprism_jax.paths import AnyPath, PathLike, as_path, check_reachable
 from deepprism_jax.training import profiling
 from deepprism_jax.training import workdir as workdirs
+from deepprism_jax.training.agreement import (
+    check_shared,
+    common_facts,
+    refusing_together,
+)
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.board import open_board
 from deepprism_jax.training.checkpoints import Checkpoints
@@ -31,11 +36,6 @@ from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.stragglers import Stragglers
 from deepprism_jax.training.summary import run_lines
 from deepprism_jax.training.timing import StepTimer
-from deepprism_jax.training.together import (
-    check_shared,
-    common_facts,
-    refusing_together,
-)
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.watchdog import Watchdog
 from deepprism_jax.training.writers import (

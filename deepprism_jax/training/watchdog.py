@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 
 import jax
 
+from deepprism_jax.training.agreement import AgreedRefusal
 from deepprism_jax.training.board import PERIOD, Board
 from deepprism_jax.training.ending import (
     BEAT,
@@ -23,7 +24,6 @@ from deepprism_jax.training.ending import (
     follow,
     lost,
 )
-from deepprism_jax.training.together import AgreedRefusal
 
 LOST_AFTER = 60.0
 """Seconds without a sign of life after which a process counts as lost."""

@@ -60,6 +60,7 @@ def test_a_process_is_alone_unless_something_says_otherwise(environ):
         TPU,
         {**TPU, "TPU_WORKER_HOSTNAMES": "a", "MEGASCALE_NUM_SLICES": "2"},
         {**TPU, "TPU_PROCESS_ADDRESSES": "a:1,b:1"},
+        {**TPU, "JAX_PLATFORMS": ""},
     ],
 )
 def test_clusters_that_have_started_several_are_found(environ):

@@ -5,9 +5,9 @@ import pytest
 from fake_board import boards
 
 from deepprism_jax.training import ending, watchdog
+from deepprism_jax.training.agreement import AgreedRefusal
 from deepprism_jax.training.ending import BEAT, ENDED, fail
 from deepprism_jax.training.preflight import PreflightError
-from deepprism_jax.training.together import AgreedRefusal
 from deepprism_jax.training.watchdog import Watchdog
 
 

@@ -3,15 +3,15 @@ from pathlib import Path
 import pytest
 from fake_board import boards, each
 
-from deepprism_jax.training import together
-from deepprism_jax.training.config import Config, TrainConfig
-from deepprism_jax.training.preflight import PreflightError
-from deepprism_jax.training.together import (
+from deepprism_jax.training import agreement
+from deepprism_jax.training.agreement import (
     AgreedRefusal,
     check_shared,
     common_facts,
     refusing_together,
 )
+from deepprism_jax.training.config import Config, TrainConfig
+from deepprism_jax.training.preflight import PreflightError
 
 
 def refuse(board, problems, facts=()):
@@ -50,7 +50,7 @@ def test_processes_that_were_started_otherwise_are_refused():
 
 
 def test_a_refusal_does_not_wait_for_those_that_are_elsewhere(monkeypatch):
-    monkeypatch.setattr(together, "_PATIENCE", 0.1)
+    monkeypatch.setattr(agreement, "_PATIENCE", 0.1)
     with pytest.raises(PreflightError, match="no data") as caught:
         refuse(boards(2)[0], ["no data"])
     assert not isinstance(caught.value, AgreedRefusal)
@@ -74,9 +74,9 @@ def test_every_field_of_the_config_is_compared(tmp_path):
 
 
 def test_a_directory_that_only_process_0_sees_is_refused(monkeypatch, tmp_path):
-    monkeypatch.setattr(together, "_VISIBLE", 0.1)
-    monkeypatch.setattr(together.jax, "process_index", lambda: 1)
+    monkeypatch.setattr(agreement, "_VISIBLE", 0.1)
+    monkeypatch.setattr(agreement.jax, "process_index", lambda: 1)
     with pytest.raises(PreflightError, match="storage that all processes share"):
         check_shared(tmp_path)
-    monkeypatch.setattr(together.jax, "process_index", lambda: 0)
+    monkeypatch.setattr(agreement.jax, "process_index", lambda: 0)
     check_shared(Path("/no/where"))
