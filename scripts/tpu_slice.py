@@ -9,8 +9,8 @@
     python scripts/tpu_slice.py stop NAME --zone us-west4-a
     python scripts/tpu_slice.py delete NAME --zone us-west4-a
 
-What follows `--` goes to train.py, that of `run` to the shell of every host. gcloud does
-the work, and `--dry-run` prints its commands instead. What is installed is the last
+What follows `--` goes to train.py, that of `run` to every shell. All is done
+by gcloud, and `--dry-run` prints its commands instead. What is installed is the last
 commit of the repository that this file is in.
 """
 
