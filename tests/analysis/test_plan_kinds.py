@@ -28,7 +28,11 @@ KINDS = {
     "codes": ("cifar10_vq", {}, {*ONCE, "all-gather"}),
     "adversarial": (
         "imagenet256_deepprism",
-        {"discriminator": {"width": 8}, "loss": {"perceptual_heads": "lpips"}},
+        {
+            "data": {"image_size": (32, 32)},
+            "discriminator": {"width": 8},
+            "loss": {"perceptual_heads": "lpips"},
+        },
         ONCE,
     ),
     "again": ("quickstart", {"train": {"remat": "blocks", "accumulation": 2}}, ONCE),
@@ -52,9 +56,10 @@ def test_a_step_of_each_kind_is_compiled(kind):
         CONFIGS[name].get_config(),
         **{
             "model": SMALL | changes.get("model", {}),
-            "data": {"image_size": (32, 32)},
+            "data": {"image_size": (16, 16)} | changes.get("data", {}),
             "train": {"batch_size": 8} | changes.get("train", {}),
-            **{k: v for k, v in changes.items() if k not in ("model", "train")},
+            **{k: v for k, v in changes.items() if k in ("loss", "discriminator")},
+            "mesh": changes.get("mesh", {}),
         },
     )
     plan = make_plan(config, parse_slice("v5e:2x2"))
