@@ -5,8 +5,9 @@ only halfway through a restore, and a changed byte not at all. It appears whole 
 at all, on a file system by renaming and in a bucket by itself, so nothing else of the
 protocol needs a directory that can be renamed.
 
-Files are read once for their CRC-32, four at a time. A bucket keeps checksums of its
-own; there only the sizes are noted, and nothing is read back.
+Files are read once for their CRC-32, four at a time, which costs 0.4 s of a core for a
+gigabyte. At a restore the processes share the files among them. A bucket keeps
+checksums of its own; there only the sizes are noted, and nothing is read back.
 """
 
 import json
