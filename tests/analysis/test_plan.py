@@ -323,7 +323,7 @@ def test_an_impossible_config_is_refused_before_it_is_compiled():
 @pytest.mark.parametrize(
     "topology",
     [
-        pytest.param("v5e:2x2", marks=needs_libtpu),
+        pytest.param("v5e:2x2", marks=[needs_libtpu, pytest.mark.tpu]),
         pytest.param("cuda:h100:4", marks=needs_cuda),
     ],
 )
@@ -349,6 +349,7 @@ def test_a_step_is_compiled_for_a_slice(monkeypatch, capsys, tmp_path, topology)
 
 
 @needs_libtpu
+@pytest.mark.tpu
 @pytest.mark.slow
 def test_a_step_that_does_not_fit_is_told_by_how_much():
     config = CONFIGS["quickstart"].get_config()

@@ -281,6 +281,7 @@ def tpu_mesh(monkeypatch):
     return Mesh(np.array(topology.devices), ("data",))
 
 
+@pytest.mark.tpu
 @pytest.mark.parametrize("size", [(32, 32, 256), (7, 5, 128)])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_compiles_for_a_tpu_without_temporaries(tpu_mesh, size, dtype, monkeypatch):
