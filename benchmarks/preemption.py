@@ -81,6 +81,8 @@ class Kill:
     """Until the others had ended."""
     resumes_from: int
     """Newest complete checkpoint."""
+    said: str
+    """First line that the first of the others left."""
 
 
 def being_saved(workdir: Path, since: float) -> bool:
@@ -145,6 +147,7 @@ def strike(
         codes,
         round(seconds, 1),
         kept[-1] if kept else 0,
+        (errors[1 if victim == 0 else 0].strip().splitlines() or [""])[0],
     )
 
 
