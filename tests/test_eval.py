@@ -152,7 +152,10 @@ def test_a_given_and_the_best_checkpoint_are_measured(workdir, capsys):
     for name, said in (
         ("5", "cannot be read: manifest.json is missing or damaged"),
         ("best", "no checkpoint has a score; give a step, or train with"),
-        ("7", "checkpoints/7 is no directory"),
+        (
+            "7",
+            "checkpoints/7 is no complete checkpoint; choose one of those there: 5, 10",
+        ),
     ):
         capsys.readouterr()
         assert main([str(checkpoints / name)]) == 2

@@ -164,13 +164,21 @@ def checkpoint_at(path: str | os.PathLike[str]) -> AnyPath | None:
     """Return the checkpoint that a path names, or None where it names none.
 
     Raises:
-        FileNotFoundError: it is `RUN/checkpoints/best`, and no checkpoint has a score.
+        FileNotFoundError: there is no complete checkpoint of that step; or it is
+            `RUN/checkpoints/best`, and none has a score.
     """
     path = absolute(path)
     if path.parent.name != CHECKPOINTS:
         return None
     if path.name != BEST or path.is_dir():
-        return path if path.name.isdecimal() and is_complete(path) else None
+        if not path.name.isdecimal():
+            return None
+        if not is_complete(path):
+            there = ", ".join(map(str, steps(path.parent))) or "none"
+            raise FileNotFoundError(
+                f"{path} is no complete checkpoint; choose one of those there: {there}"
+            )
+        return path
     scores = []
     for step in steps(path.parent):
         with contextlib.suppress(UnreadableError):
