@@ -75,6 +75,16 @@ def test_a_halo_makes_up_for_what_neighbours_hold(padding, count, fields):
     assert_alike(both_ways(make, feature_map(), count=count, fields=fields))
 
 
+@pytest.mark.parametrize("kind", ["channel", "dense"])
+def test_half_precision_rounds_edges_and_sums_once_more(kind):
+    def make():
+        dtype = jnp.bfloat16
+        return make_conv(kind, C, C, kernel_size=1, dtype=dtype, rngs=rngs())
+
+    # A step of bfloat16 is 2^-8 of a number.
+    assert_alike(both_ways(make, feature_map(), count=4), rtol=0.0, atol=2**-6)
+
+
 def test_a_halo_has_taps_in_space_and_follows_strides():
     def make():
         return make_conv("deepprism", C, C, strides=2, rngs=rngs())
