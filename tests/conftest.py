@@ -33,14 +33,15 @@ def without_type_checks():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-@pytest.fixture(autouse=True)
-def quick_compilation(request):
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
     """Compile without most optimizations: it takes half the time.
 
     Not where the compiled program itself is the subject, and not in slow tests, whose
-    programs run long enough to pay for them.
+    programs run long enough to pay for them. A hook, for it comes before the fixtures
+    of a whole module.
     """
-    parts = request.path.relative_to(request.config.rootpath).parts
+    parts = item.path.relative_to(item.config.rootpath).parts
     thorough = "ops" in parts or "benchmarks" in parts
-    quick = not thorough and request.node.get_closest_marker("slow") is None
+    quick = not thorough and item.get_closest_marker("slow") is None
     jax.config.update("jax_disable_most_optimizations", quick)
