@@ -4,7 +4,8 @@ JAX's own cache (`jax_compilation_cache_dir`) does the work: process 0 writes, a
 and what a program depends on is in its key: itself, its options, versions of JAX and
 the compiler, and the devices. For CPUs it does not say of which processor they are,
 though what is compiled holds its instructions, so each kind of processor has a folder
-of its own here.
+of its own here; and there the keys of several processes differ, so only process 0 finds
+what it has written.
 """
 
 import contextlib
