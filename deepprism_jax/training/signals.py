@@ -45,6 +45,8 @@ class StopSignals:
         self._raw: tuple[socket.socket, socket.socket] | None = None
         """Where Python writes the numbers of signals, even while a step never ends."""
         self._wakeup_before = -1
+        self._told = False
+        """Whether a signal has come to this very process."""
         self._interrupts, self._twice_since = 0, 0.0
 
     def __enter__(self) -> "StopSignals":
@@ -136,7 +138,10 @@ class StopSignals:
             end(self._board, name + line, INTERRUPTED)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None and number == signal.SIGINT:
+        # What another process was told is no first Ctrl-C here: one that is sent to all
+        # comes to some of them only after they have heard of it.
+        if self._told and number == signal.SIGINT:
             raise KeyboardInterrupt
+        self._told = True
         if self.received is None:
             self.received = signal.Signals(number)

@@ -42,6 +42,7 @@ def deepprism():
     return jax.jit(lambda *inputs: network.bind(values_of(small()))(*inputs))
 
 
+@pytest.mark.slow
 def test_time_and_scale_change_the_prediction(deepprism):
     x = jax.random.normal(jax.random.key(0), (1, 6, 9, 3))
 
@@ -67,6 +68,7 @@ def test_a_pixel_sees_the_receptive_field_and_no_more():
     assert seen[-1] - seen[0] + 1 == RECEPTIVE_FIELD
 
 
+@pytest.mark.slow
 def test_every_parameter_is_trained():
     model = small(conv="dense", image_channels=1)
     network = Functional(model)

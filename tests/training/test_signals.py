@@ -90,6 +90,18 @@ def test_processes_that_are_told_different_things_end_with_one_code():
     assert len(set(results)) == 1
 
 
+def test_a_first_interrupt_is_heeded_though_another_process_was_told_before():
+    first, second = boards(2)
+    here, there = StopSignals(first), StopSignals(second)
+    there._handle(signal.SIGTERM, None)
+    for stop in (there, here, there, here):
+        stop.poll()
+    assert here.received == signal.SIGTERM
+    here._handle(signal.SIGINT, None)
+    with pytest.raises(KeyboardInterrupt):
+        here._handle(signal.SIGINT, None)
+
+
 def test_a_call_waits_while_the_others_are_asked():
     first, second = boards(2)
     stop = StopSignals(first)
