@@ -55,10 +55,11 @@ def remedies(config: Config, plan: Plan) -> Iterator[Config]:
     Each keeps the changes before it: parameters and optimizer cut over all devices,
     where they are dense and large; activations computed again; smaller micro-batches;
     at last channels cut, where one image is too much for a device. `MOST_REMEDIES` at
-    most.
+    most, the first ones and the last.
     """
-    found = list(_remedies(config, plan))[:MOST_REMEDIES]
-    yield from (c for c in found if _possible(c, plan.devices))
+    found = [c for c in _remedies(config, plan) if _possible(c, plan.devices)]
+    # The last one takes the least memory: it says whether anything does.
+    yield from [*found[: MOST_REMEDIES - 1], *found[MOST_REMEDIES - 1 :][-1:]]
 
 
 def _remedies(config: Config, plan: Plan) -> Iterator[Config]:

@@ -37,6 +37,7 @@ def train_batches(
     seed: int = 0,
     crop: str = "random",
     flip: bool = True,
+    pieces: int = 1,
     process_index: int = 0,
     process_count: int = 1,
 ) -> "TrainBatches":
@@ -44,8 +45,8 @@ def train_batches(
 
     Every epoch is a new permutation of the source, and a batch may span two epochs.
     `batch_size` counts all processes; this one gets its `b = batch_size /
-    process_count` consecutive rows, and the rows of all processes together are the
-    same batch whatever their number.
+    process_count` rows, those of each piece one after the other, and the rows of all
+    processes together are the same pieces of the same batch whatever their number.
 
     Args:
       source: Any source; see `make_source`.
@@ -55,6 +56,8 @@ def train_batches(
       seed: Order of images, crops and flips, in [0, 2**32).
       crop: `random` or `center`.
       flip: Mirror left-right at random.
+      pieces: Parts of a batch that are computed one after the other, of each of which
+        every process has its share.
       process_index: This process, `jax.process_index()`.
       process_count: Number of processes, `jax.process_count()`.
 
@@ -68,14 +71,25 @@ def train_batches(
     _check_batches(
         source, batch_size, image_size, channels, process_index, process_count
     )
+    if pieces < 1 or batch_size % (pieces * process_count):
+        raise ValueError(
+            f"batch_size={batch_size} must be a multiple of pieces={pieces} x the "
+            f"{process_count} processes"
+        )
     reader = Reader(source, image_size, channels)
     reader.read_from(0)  # A source that cannot serve this size fails here, not later.
     rows = batch_size // process_count
+    share = rows // pieces
 
     def assemble(step: int) -> dict[str, np.ndarray]:
-        first = (step * process_count + process_index) * rows
-        indices = image_order(seed, len(source), first, rows)
-        random = uniforms(seed, first, rows)
+        firsts = [
+            ((step * pieces + piece) * process_count + process_index) * share
+            for piece in range(pieces)
+        ]
+        indices = np.concatenate(
+            [image_order(seed, len(source), first, share) for first in firsts]
+        )
+        random = np.concatenate([uniforms(seed, first, share) for first in firsts])
         if crop == "center":
             random[:, :2] = 0.5
         out = np.empty((rows, *image_size, channels), np.uint8)

@@ -111,15 +111,18 @@ def update_codebook(
     assigned = jax.nn.one_hot(quantized.indices.reshape(-1), size)
     counts = assigned.sum(0)
     sums = jnp.matmul(assigned.T, vectors, precision="highest")
-    candidates = jax.random.choice(key, vectors, (size,))
-    total = vectors.shape[0]
+    here, total = vectors.shape[0], vectors.shape[0]
+    first: jax.Array | int = 0
     if axis_name is not None:
-        counts, sums = lax.psum((counts, sums), axis_name)
-        every = lax.all_gather(candidates, axis_name)
-        devices = every.shape[0]
-        chosen = jax.random.randint(jax.random.fold_in(key, 1), (size,), 0, devices)
-        candidates = every[chosen, jnp.arange(size)]
-        total *= devices
+        total *= lax.axis_size(axis_name)
+        first = lax.axis_index(axis_name) * here
+    # Places in the whole batch, so that the codes do not depend on who has which part.
+    places = jax.random.randint(key, (size,), 0, total) - first
+    mine = (places >= 0) & (places < here)
+    found = vectors[jnp.clip(places, 0, here - 1)]
+    candidates = jnp.where(mine[:, None], found, 0.0)
+    if axis_name is not None:
+        counts, sums, candidates = lax.psum((counts, sums, candidates), axis_name)
     even = total / size
     fresh = decay * usage + (1.0 - decay) * counts / even
     if move:

@@ -15,6 +15,7 @@ from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from deepprism_jax.training.sharding import (
+    AXES,
     BATCH_AXES,
     CHANNEL_AXIS,
     DATA_AXIS,
@@ -42,6 +43,17 @@ class Cut:
     channel: int | None = None
     fields: int = 1
     parts: int = 1
+
+    @property
+    def averaged(self) -> tuple[str, ...]:
+        """The axes over which gradients are averaged that are not scattered.
+
+        Devices that share channels compute the gradient of what all of them hold alike
+        each by itself. It is the same, but for operators that are not deterministic;
+        averaged, what follows from it stays the same too.
+        """
+        batch = BATCH_AXES if self.fsdp is None else (DATA_AXIS,)
+        return batch if self.channel is not None else (*batch, CHANNEL_AXIS)
 
     @property
     def spec(self) -> PartitionSpec:
@@ -119,15 +131,18 @@ def mean_gradients(cuts: Any, gradients: Any, metrics: Any) -> tuple[Any, Any]:
     leaves, tree = jax.tree.flatten(cuts)
     values = tree.flatten_up_to(gradients)
     values = [cut.scatter(value) for cut, value in zip(leaves, values, strict=True)]
-    scattered = [cut.fsdp is not None for cut in leaves]
-    of_all = [x for x, cut in zip(values, scattered, strict=True) if not cut]
-    parts = [x for x, cut in zip(values, scattered, strict=True) if cut]
-    of_all, metrics = lax.pmean((of_all, metrics), BATCH_AXES)
-    of_all, parts = iter(of_all), iter(lax.pmean(parts, DATA_AXIS))
-    means = [
-        cut.fold(next(parts if cut.fsdp is not None else of_all)) for cut in leaves
-    ]
-    return tree.unflatten(means), metrics
+    groups: dict[tuple[str, ...], list[int]] = {AXES: []}
+    for place, cut in enumerate(leaves):
+        groups.setdefault(cut.averaged, []).append(place)
+    for axes, places in groups.items():
+        some = [values[place] for place in places]
+        if axes == AXES:
+            some, metrics = lax.pmean((some, metrics), axes)
+        else:
+            some = lax.pmean(some, axes)
+        for place, value in zip(places, some, strict=True):
+            values[place] = leaves[place].fold(value)
+    return tree.unflatten(values), metrics
 
 
 def make_cut(

@@ -44,9 +44,10 @@ def end(
     """
     _ends.acquire()  # and never released: a second thread that ends waits here
     said = {line, ""}
-    _print(line)
+    with contextlib.suppress(Exception):  # it ends, whether or not it can be said
+        _print(line)
     if board is not None:
-        with contextlib.suppress(Exception):  # it ends, whatever the board says
+        with contextlib.suppress(Exception):
             board.post(ENDED, {"line": line, "code": code, "doing": doing})
             deadline = time.monotonic() + GRACE
             left: dict[int, Any] = {}
@@ -88,19 +89,24 @@ def fail(board: Board, error: BaseException, *, doing: str = "") -> NoReturn:
     if isinstance(error, (jax.errors.JaxRuntimeError, ValueError)):
         with contextlib.suppress(Exception):
             if silent := _silent(board, doing):
-                end(board, lost(board, silent), FAILED, doing=doing)
-    traceback.print_exception(error)
+                line = f"{lost(board, silent)} ({_first_line(error)})"
+                end(board, line, FAILED, doing=doing)
+    with contextlib.suppress(Exception):
+        traceback.print_exception(error)
+    end(board, f"{board.name()} failed: {_first_line(error)}", FAILED, doing=doing)
+
+
+def _first_line(error: BaseException) -> str:
     text = (str(error).strip().splitlines() or [""])[0]
-    what = f"{type(error).__name__}: {text}"
-    end(board, f"{board.name()} failed: {what}", FAILED, doing=doing)
+    return f"{type(error).__name__}: {text}"
 
 
 def lost(board: Board, silent: list[int]) -> str:
     """Return what is said of processes that give no sign of life."""
     names = " and ".join(board.name(index) for index in silent)
     return (
-        f"lost {names}; the run is ended, its newest checkpoint stays, and --resume "
-        "goes on from it"
+        f"lost {names}; the run is ended, its newest checkpoint, if there is one, "
+        "stays, and --resume goes on from it"
     )
 
 

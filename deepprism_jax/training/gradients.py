@@ -87,10 +87,12 @@ class Gradients:
         key, codebook_key = jax.random.split(
             jax.random.fold_in(jax.random.wrap_key_data(key), step)
         )
-        first = lax.axis_index(BATCH_AXES) * count
-        image_keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(
-            first + jnp.arange(count)
-        )
+        # The device has its share of each piece of the batch, piece after piece.
+        share = count // pieces
+        piece, row = jnp.divmod(jnp.arange(count), share)
+        devices, device = lax.axis_size(BATCH_AXES), lax.axis_index(BATCH_AXES)
+        places = (piece * devices + device) * share + row
+        image_keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
         codebook_keys = jax.random.split(codebook_key, pieces)
 
         def accumulate(extra, piece):

@@ -66,11 +66,11 @@ class Loop:
         if self.step == 0:
             self.evaluate(state)
         while self.step < train.steps and not self.stop.agreed():
-            self.watchdog.begin("the batch of step", self.step + 1)
+            self.watchdog.begin("the batch of step", self.step + 1, compiled=False)
             with self.timer.waiting():
                 images = next(self.batches)
             self.watchdog.begin("step", self.step + 1)
-            batch = trainer.shard_batch(images)
+            batch = trainer.shard_pieces(images)
             self.step += 1
             state, metrics = self.profile.traced(self.step, trainer.step, state, batch)
             self.meter.update(self.step, metrics)

@@ -89,6 +89,7 @@ def open_data(config: Config) -> Data:
             seed=train.seed,
             crop=data.crop,
             flip=data.flip,
+            pieces=train.accumulation,
             **shared,
         )
         held_out = eval_batches(

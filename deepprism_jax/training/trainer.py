@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -26,6 +27,8 @@ from deepprism_jax.training.optimizer import make_optimizer, make_schedule
 from deepprism_jax.training.preflight import as_steps
 from deepprism_jax.training.sharding import (
     BATCH_AXES,
+    batch_parts,
+    data_part,
     place_batch,
     replicated,
     split_batch,
@@ -143,6 +146,23 @@ class Trainer:
         """Global arrays of this process's part of a batch of NumPy arrays."""
         return place_batch(self.mesh, batch)
 
+    def shard_pieces(self, batch: Any) -> Any:
+        """The same for a batch to train on, as `data.train_batches` gives it.
+
+        Of every piece that is computed at once each device gets its share, so that the
+        pieces hold the same images on any number of devices.
+        """
+        _, count = data_part(self.mesh)
+        local = batch_parts(self.mesh) // count
+
+        def arrange(rows: Any) -> Any:
+            shape = (self.config.train.accumulation, local, -1, *rows.shape[1:])
+            return np.swapaxes(rows.reshape(shape), 0, 1).reshape(rows.shape)
+
+        if self.config.train.accumulation > 1 and local > 1:
+            batch = jax.tree.map(arrange, batch)
+        return self.shard_batch(batch)
+
     def init(self) -> TrainState:
         """The state before the first step, on the mesh."""
         # Drawn outside of jit, where the random numbers of a shape are compiled once
@@ -153,6 +173,8 @@ class Trainer:
     @cached_property
     def step(self) -> Any:
         """`(state, {"image": uint8 [B, H, W, C]}) -> (state, metrics)`, compiled.
+
+        The batch is one of `shard_pieces`.
 
         The state is donated: the one passed in must not be used again. Metrics are
         float32 scalars on the device, means over the batch.

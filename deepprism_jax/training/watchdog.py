@@ -6,6 +6,7 @@ stays, and `--resume` goes on from it.
 """
 
 import contextlib
+import logging
 import socket
 import threading
 import time
@@ -25,8 +26,13 @@ from deepprism_jax.training.ending import (
     lost,
 )
 
+log = logging.getLogger(__name__)
+
 LOST_AFTER = 60.0
 """Seconds without a sign of life after which a process counts as lost."""
+
+COMPILING = 3600.0
+"""Seconds that what is begun for the first time has besides, to be compiled."""
 
 _GRACE = 1.0
 """Seconds that this process has to find out by itself why another one ended."""
@@ -37,7 +43,7 @@ class Watchdog:
 
     That is where another process has ended or is lost, and where something that was
     begun takes longer than `timeout`. What is begun for the first time may have to be
-    compiled, and is not timed.
+    compiled, and has `COMPILING` seconds besides.
 
     Args:
         board: of the run; None where this process is its only one.
@@ -50,9 +56,10 @@ class Watchdog:
         """Called by the thread, four times a second."""
         if board is not None:
             self.checks.append(_Peers(board, lambda: self._doing).check)
-        self._doing, self._since, self._timed = "the start", 0.0, False
+        self._doing, self._since, self._limit = "the start", 0.0, 0.0
         self._begun: set[str] = set()
         self._deaf_since: float | None = None
+        self._broken = False
         self._closed = threading.Event()
 
     @contextlib.contextmanager
@@ -82,11 +89,16 @@ class Watchdog:
                 fail(self.board, error, doing=self._doing)
             raise
 
-    def begin(self, kind: str, step: int) -> None:
-        """Say what the run is at from now on: `begin("the evaluation at step", 5)`."""
-        self._timed = False  # for the thread, until all is said
+    def begin(self, kind: str, step: int, *, compiled: bool = True) -> None:
+        """Say what the run is at from now on: `begin("the evaluation at step", 5)`.
+
+        What is never compiled has no more time at its first.
+        """
+        self._limit = 0.0  # for the thread, until all is said
         self._doing, self._since = f"{kind} {step}", time.monotonic()
-        self._timed = kind in self._begun
+        if self._timeout > 0:
+            first = compiled and kind not in self._begun
+            self._limit = self._timeout + (COMPILING if first else 0.0)
         self._begun.add(kind)
 
     def _run(self) -> None:
@@ -97,6 +109,10 @@ class Watchdog:
                 self._deaf_since = None
             except jax.errors.JaxRuntimeError:
                 self._bear_silence_of_the_board()
+            except Exception as error:  # the others go on being looked after
+                if not self._broken:
+                    self._broken = True
+                    log.warning("the watchdog could not look: %r", error)
 
     def _bear_silence_of_the_board(self) -> None:
         """Let the board fail for a while: process 0 keeps it, and may be gone."""
@@ -107,7 +123,7 @@ class Watchdog:
 
     def _hanging(self) -> None:
         took = time.monotonic() - self._since
-        if not (self._timed and 0 < self._timeout < took):
+        if not 0 < self._limit < took:
             return
         name = (
             self.board.name() if self.board else f"process 0 ({socket.gethostname()})"

@@ -51,3 +51,17 @@ def test_the_shares_of_all_processes_are_the_epoch_in_the_order_of_one(make, cou
         assert len(own) == IMAGES // count
         # One image to know the size, and two or three batches ahead.
         assert len(seen - own) <= 1 + 3 * BATCH // count
+
+
+def test_every_process_has_its_share_of_each_piece():
+    options = {**OPTIONS, "pieces": 2}
+    whole = next(train_batches(Watched(), **options))["image"][:, 0, 0, 0]
+    halves = whole.reshape(2, 2, -1)  # piece, process, row
+    for process in range(2):
+        batches = train_batches(
+            Watched(), process_index=process, process_count=2, **options
+        )
+        part = next(batches)["image"][:, 0, 0, 0]
+        np.testing.assert_array_equal(part, halves[:, process].ravel())
+    with pytest.raises(ValueError, match="batch_size=8 must be a multiple of pieces=3"):
+        train_batches(Watched(), **{**OPTIONS, "pieces": 3})

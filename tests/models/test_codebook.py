@@ -176,7 +176,9 @@ def test_four_devices_do_what_one_does():
 
 
 def test_four_devices_revive_alike_from_all_of_the_batch():
-    _, _, quantized, (codes, _) = spread(dead_below=1e9)
+    before, usage, quantized, (codes, _) = spread(dead_below=1e9)
+    alone, _ = update(before, usage, quantized, KEY, move=True, dead_below=1e9)
+    np.testing.assert_array_equal(codes[0], alone)
     for other in codes[1:]:
         np.testing.assert_array_equal(other, codes[0])
     vectors = np.asarray(quantized.continuous).reshape(4, -1, CHANNELS)

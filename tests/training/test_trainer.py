@@ -48,7 +48,7 @@ def _images():
 
 def one_step(config, devices):
     trainer = Trainer(config, make_mesh(jax.devices()[:devices]))
-    state, metrics = trainer.step(trainer.init(), trainer.shard_batch(_images()))
+    state, metrics = trainer.step(trainer.init(), trainer.shard_pieces(_images()))
     return trainer, state, jax.device_get(metrics)
 
 
@@ -151,6 +151,30 @@ def test_the_discriminator_keeps_still_until_its_first_step_and_starts_fresh():
     # Adam's first step is the learning rate, whatever the gradient.
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(moves))
     assert largest == pytest.approx(rate, rel=1e-2)
+
+
+@pytest.mark.slow
+def test_pieces_hold_the_same_images_on_any_number_of_devices():
+    # The adaptive weight is of each piece, so it tells which images that has.
+    loss = LossConfig(
+        adversarial_weight=1.0,
+        adversarial_start=1.0,
+        adversarial_ramp=0.0,
+        discriminator_warmup=1.0,
+    )
+    config = dataclasses.replace(
+        with_kl(with_train(accumulation=2)),
+        loss=loss,
+        discriminator=DiscriminatorConfig(width=4, layers=1),
+    )
+    found = []
+    for devices in (1, 2):
+        trainer = Trainer(config, make_mesh(jax.devices()[:devices]))
+        state = trainer.init()._replace(step=jax.numpy.int32(2))
+        _, metrics = trainer.step(state, trainer.shard_pieces(_images()))
+        found.append(float(metrics["adversarial_factor"]))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-4)
+    assert found[0] > 0
 
 
 def curve(config, devices, steps=3):

@@ -52,6 +52,39 @@ def test_what_takes_too_long_ends_the_run(ends, capsys):
     assert error.startswith("process 0 (")
 
 
+def test_the_first_batch_is_compiled_by_nobody(ends):
+    dog = Watchdog(timeout=0.01)
+    dog.begin("the batch of step", 1, compiled=False)
+    time.sleep(0.02)
+    with pytest.raises(Ended):
+        look(dog)
+
+
+def test_the_first_step_has_an_hour_and_no_more(ends, monkeypatch):
+    monkeypatch.setattr(watchdog, "COMPILING", 0.0)
+    dog = Watchdog(timeout=0.01)
+    dog.begin("step", 1)
+    time.sleep(0.02)
+    with pytest.raises(Ended):
+        look(dog)
+
+
+def test_a_look_that_fails_is_said_once_and_the_others_go_on(caplog, monkeypatch):
+    monkeypatch.setattr(watchdog, "PERIOD", 0.005)
+    looks = []
+
+    def fails():
+        looks.append(1)
+        raise TypeError("no such thing")
+
+    dog = Watchdog()
+    dog.checks.append(fails)
+    with dog.watching():
+        while len(looks) < 3:
+            time.sleep(0.005)
+    assert caplog.text.count("no such thing") == 1
+
+
 def test_without_a_limit_nothing_is_too_long(ends):
     dog = Watchdog(timeout=0.0)
     for step in (1, 2):
