@@ -101,6 +101,7 @@ def test_a_run_that_one_process_is_told_to_stop_goes_on_as_if_it_had_not(
         assert there == pytest.approx({s: here[s] for s in there}, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_process_that_is_lost_ends_the_others_in_a_line(folder, cache, tmp_path):
     workdir = tmp_path / "run"
     argv = [*arguments(folder, train__steps=LONG), "--workdir", workdir]

@@ -71,8 +71,8 @@ def kill_again_and_again(directory, seeds):
     return cut
 
 
-def test_two_kills_leave_whole_checkpoints(tmp_path):
-    kill_again_and_again(tmp_path, seeds=[0, 1])
+def test_a_kill_leaves_whole_checkpoints(tmp_path):
+    kill_again_and_again(tmp_path, seeds=[0])
 
 
 @pytest.mark.slow

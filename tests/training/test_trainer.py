@@ -220,6 +220,7 @@ def test_the_curve_is_the_same_on_a_mesh_that_cuts_the_state(alone, monkeypatch)
     assert np.abs(found - np.asarray(expected, np.int32)).max() <= 1
 
 
+@pytest.mark.slow
 def test_recomputing_blocks_changes_no_number_and_keeps_less(alone):
     config = with_kl(with_train(remat="blocks"))
     losses, state, trainer = curve(config, devices=1)
