@@ -151,20 +151,19 @@ def strike(
     )
 
 
-def everything_saved(argv: list[str], workdir: Path) -> dict[str, bytes]:
-    """Return all that the last checkpoint and the export hold, by name."""
-    trainer = program.make_trainer(cli.parse(argv, CONFIGS).config)
-    target = jax.tree.map(
-        lambda x, where: x.update(sharding=where),
-        trainer.state_shapes,
-        trainer.state_sharding,
-    )
+def last_saved(argv: list[str], workdir: Path) -> dict[str, bytes]:
+    """Return all that the last checkpoint holds, by name."""
+    target = program.make_trainer(cli.parse(argv, CONFIGS).config).state_target
     last = workdir / "checkpoints" / str(steps(workdir / "checkpoints")[-1])
     items = load_items(last, {"state": target, "ema": target.ema, "data": None})
     leaves = jax.tree_util.tree_flatten_with_path(items)[0]
-    found = {jax.tree_util.keystr(path): np.asarray(x).tobytes() for path, x in leaves}
+    return {jax.tree_util.keystr(path): np.asarray(x).tobytes() for path, x in leaves}
+
+
+def everything_saved(argv: list[str], workdir: Path) -> dict[str, bytes]:
+    """Return all that the last checkpoint and the export hold, by name."""
     model = workdir / "model" / "model.safetensors"
-    return {**found, "model": model.read_bytes()}
+    return {**last_saved(argv, workdir), "model": model.read_bytes()}
 
 
 def main(options: Options) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from etils import epath
 from jax.experimental.compilation_cache import compilation_cache as jax_cache
 
 from deepprism_jax.ops.native.library import processor
+from deepprism_jax.paths import is_remote
 
 FOLDER = "cache"
 LEAST_SECONDS = 0.2
@@ -66,7 +67,7 @@ def drop_damaged(folder: epath.PathLike) -> None:
     JAX would warn of one at every start and never write it anew. In a bucket there are
     none: an object appears whole or not at all.
     """
-    if "://" in os.fspath(folder):
+    if is_remote(folder):
         return
     for entry in epath.Path(folder).glob("*-cache"):
         with contextlib.suppress(OSError):

@@ -6,6 +6,7 @@ device gathers over `fsdp` what it computes with, of its own channels; the gradi
 back the same way as it is reduced.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,7 @@ class Cut:
         if self.fsdp is not None:
             behind = self.channel is not None and self.channel < self.fsdp
             axes[self.fsdp + (behind and self.fields > 1)] = FSDP_AXIS
-        return PartitionSpec(*(axes.get(i) for i in range(max(axes, default=-1) + 1)))
+        return _spec(axes)
 
     def fold(self, value: jax.Array) -> jax.Array:
         """Give every field its own row, so that each can be cut: outside."""
@@ -156,23 +157,24 @@ def make_cut(
         channel: axis that counts channels, if any.
         fields: fields that lie one behind the other along that axis.
     """
-    size = 1
-    for side in shape:
-        size *= side
     parts = mesh.shape[FSDP_AXIS]
     if mesh.shape[CHANNEL_AXIS] == 1:
         channel = None
     names: dict[int, str] = {}
     fsdp = None
-    if size >= LARGE:
+    if math.prod(shape) >= LARGE:
         if channel is not None and fields == 1:
             names[channel] = CHANNEL_AXIS
         free = [i for i in range(len(shape)) if i != channel and not shape[i] % parts]
         if parts > 1 and free:
             fsdp = max(free, key=lambda i: shape[i])
             names[fsdp] = FSDP_AXIS
-    stored = PartitionSpec(*(names.get(i) for i in range(max(names, default=-1) + 1)))
-    return Cut(stored, fsdp, channel, fields if channel is not None else 1, parts)
+    return Cut(_spec(names), fsdp, channel, fields if channel is not None else 1, parts)
+
+
+def _spec(names: Mapping[int, str]) -> PartitionSpec:
+    """Return the spec of an array of which some axes are cut, by their places."""
+    return PartitionSpec(*(names.get(i) for i in range(max(names, default=-1) + 1)))
 
 
 def shardings_like(tree: Any, cuts: Mapping[str, Cut], mesh: Mesh) -> Any:

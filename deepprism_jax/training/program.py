@@ -171,13 +171,9 @@ def restore(
     Raises:
         PreflightError: none can be read; with the notes on why.
     """
-    target = jax.tree.map(
-        lambda x, sharding: x.update(sharding=sharding),
-        trainer.state_shapes,
-        trainer.state_sharding,
-    )
     try:
-        step, items = checkpoints.restore({"state": target, "data": None})
+        targets = {"state": trainer.state_target, "data": None}
+        step, items = checkpoints.restore(targets)
     except PreflightError as error:
         raise PreflightError(*notes, *error.problems) from None
     with refusing():

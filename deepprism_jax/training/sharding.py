@@ -5,6 +5,7 @@ parameters and optimizer over `fsdp` as well, channels over `channel`; docs/tpu.
 what each is for. One device is a mesh of 1 x 1 x 1.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -86,6 +87,7 @@ def batch_parts(mesh: Mesh) -> int:
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
+@functools.cache  # it is asked for at every step
 def data_part(mesh: Mesh) -> tuple[int, int]:
     """Return which part of every batch this process reads, and of how many parts.
 

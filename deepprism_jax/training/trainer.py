@@ -127,6 +127,15 @@ class Trainer:
         """Where each array of the state lives."""
         return self._shardings(self.state_shapes)
 
+    @property
+    def state_target(self) -> TrainState:
+        """What the state is restored as: shapes, and where each array lives."""
+        return jax.tree.map(
+            lambda x, sharding: x.update(sharding=sharding),
+            self.state_shapes,
+            self.state_sharding,
+        )
+
     @cached_property
     def values_sharding(self) -> Any:
         """Where each of the `inference_values` lives."""

@@ -1,7 +1,7 @@
 """Whole runs of `train.py` in real processes, some of which are stopped or killed.
 
-Those that are not slow have a network of one number, that of `test_loop`, which needs
-no time to compile.
+Those that are not slow have a network of one number, that of `fake_trainer`, which
+needs no time to compile.
 """
 
 import json
@@ -9,7 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "tests" / "training")]
 
 import preemption  # noqa: E402
+from fake_trainer import FakeTrainer  # noqa: E402
 from launch import (  # noqa: E402
     Processes,
     arguments,
@@ -25,15 +25,14 @@ from launch import (  # noqa: E402
     photographs,
     wait_for_step,
 )
-from test_loop import FakeTrainer  # noqa: E402
 
 from configs import CONFIGS  # noqa: E402
 from deepprism_jax.training import cli, program  # noqa: E402
-from deepprism_jax.weights.items import load_items, steps  # noqa: E402
+from deepprism_jax.weights.items import steps  # noqa: E402
 
 ONE_NUMBER = """
 sys.path.insert(0, "tests/training")
-from test_loop import FakeTrainer
+from fake_trainer import FakeTrainer
 from deepprism_jax.training import program
 program.make_trainer = FakeTrainer
 program.run_lines = lambda *_: []
@@ -139,7 +138,7 @@ def test_stopped_and_resumed_is_uninterrupted_bit_for_bit(
     with Processes(argv_on, count, cache=cache) as run:
         codes, _, errors = run.ends(600)
     assert codes == [0] * count, errors
-    assert saved(argv, parts) == saved(argv, whole)
+    assert preemption.last_saved(argv, parts) == preemption.last_saved(argv, whole)
     curves = [records(workdir, "reconstruction") for workdir in (parts, whole)]
     assert curves[0] == curves[1]
 
@@ -228,20 +227,6 @@ def test_a_second_interrupt_ends_a_step_that_never_ends(folder, cache, tmp_path)
     assert "process 0" in errors[1]
     assert "was interrupted" in errors[1]
     assert took < 30
-
-
-def saved(argv, workdir):
-    """All that the newest checkpoint holds, as bytes by name."""
-    trainer = program.make_trainer(cli.parse(argv, CONFIGS).config)
-    target = jax.tree.map(
-        lambda x, where: x.update(sharding=where),
-        trainer.state_shapes,
-        trainer.state_sharding,
-    )
-    newest = workdir / "checkpoints" / str(steps(workdir / "checkpoints")[-1])
-    items = load_items(newest, {"state": target, "ema": target.ema, "data": None})
-    leaves = jax.tree_util.tree_flatten_with_path(items)[0]
-    return {jax.tree_util.keystr(path): np.asarray(x).tobytes() for path, x in leaves}
 
 
 def records(workdir, key):
