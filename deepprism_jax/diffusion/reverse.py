@@ -1,0 +1,116 @@
+"""One scale of single-image diffusion, backwards: from a noised image to an image.
+
+The denoiser's noise gives the mean of the image at that time; what it has of the
+enlarged image is taken out, and put back as much as the next time has of it:
+
+    m   = (x_t - sigma_t eps) / alpha_t
+    x_0 = (m - gamma_t u) / (1 - gamma_t)
+    x_t-1 = alpha_t-1 clip(gamma_t-1 u + (1 - gamma_t-1) x_0)
+            + sqrt(sigma_t-1^2 - s^2) (x_t - alpha_t clip(m)) / sigma_t + s z
+
+u is the enlarged image, clip holds to [-1, 1], and s = 0 above the coarsest scale. At
+the coarsest gamma = 0, and s is that of ancestral sampling: DDPM.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jaxtyping import Array, Float
+
+from deepprism_jax.diffusion.schedules import Schedule
+
+DenoiseAtScale = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
+"""x [B, H, W, C], time [B] and scale [B] to the noise in x."""
+
+
+class Guide(NamedTuple):
+    """What is done to a predicted image: x_0 becomes keep x_0 + add."""
+
+    keep: Float[Array, "h w _"] | Float[np.ndarray, "h w _"]
+    add: Float[Array, "h w c"] | Float[np.ndarray, "h w c"]
+
+
+class Rows(NamedTuple):
+    """What each step needs, in the order in which steps are taken."""
+
+    t: Any
+    alpha: Any
+    sigma: Any
+    blur: Any
+    next_alpha: Any
+    next_blur: Any
+    along: Any
+    """Of the noise that is there, what stays."""
+    fresh: Any
+    """Noise drawn anew, s."""
+
+
+def rows_of(
+    schedule: Schedule, blur: Float[np.ndarray, " t"], begin: int, eta: float
+) -> Rows:
+    """Return the steps t = begin - 1 ... 0; `eta` is DDIM's share of fresh noise."""
+    alpha, sigma = (np.asarray(table, np.float64)[:begin] for table in schedule)
+    blur = np.asarray(blur, np.float64)[:begin]
+    next_alpha = np.append(1.0, alpha[:-1])
+    next_sigma = np.append(0.0, sigma[:-1])
+    kept = alpha / next_alpha
+    fresh = eta * next_sigma / sigma * np.sqrt(1 - kept * kept)
+    along = np.sqrt(np.maximum(next_sigma**2 - fresh**2, 0.0)) / sigma
+    columns = (alpha, sigma, blur, next_alpha, np.append(0.0, blur[:-1]), along, fresh)
+    times = np.arange(begin, dtype=np.int32)[::-1]
+    return Rows(times, *(column[::-1].astype(np.float32) for column in columns))
+
+
+def noise_like(
+    key: jax.Array, x: Float[Array, "b h w c"], first: jax.Array | int = 0
+) -> Float[Array, "b h w c"]:
+    """Return normal noise, of each image by its own number, counted from `first`.
+
+    So an image is the same in whatever batch it is drawn.
+    """
+    numbers = first + jnp.arange(x.shape[0])
+    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
+    return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(keys)
+
+
+@partial(jax.jit, static_argnames="stochastic")
+def walk(
+    denoise: Any,
+    rows: Rows,
+    scale: jax.Array,
+    x: jax.Array,
+    enlarged: jax.Array,
+    key: jax.Array,
+    first: jax.Array,
+    guide: Guide | None,
+    *,
+    stochastic: bool,
+) -> jax.Array:
+    """Take x [B, H, W, C], noised as at the first row, to the image: one scan.
+
+    `denoise` is a `jax.tree_util.Partial`, so that its parameters are arguments of the
+    compiled program, and not a part of it.
+    """
+    batch = x.shape[0]
+
+    def step(x, row):
+        t = jnp.full((batch,), row.t)
+        eps = denoise(x, t, jnp.full((batch,), scale)).astype(x.dtype)
+        mean = (x - row.sigma * eps) / row.alpha
+        x0 = (mean - row.blur * enlarged) / (1 - row.blur)
+        if guide is not None:
+            x0 = guide.keep * x0 + guide.add
+        mixed = jnp.clip(row.next_blur * enlarged + (1 - row.next_blur) * x0, -1, 1)
+        ahead = x - row.alpha * jnp.clip(mean, -1, 1)
+        x = row.next_alpha * mixed + row.along * ahead
+        if stochastic:
+            drawn = noise_like(jax.random.fold_in(key, row.t), x, first)
+            x = x + row.fresh * drawn
+        return x, None
+
+    return lax.scan(step, x, rows)[0]
