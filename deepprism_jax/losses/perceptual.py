@@ -55,7 +55,10 @@ def perceptual_distance(
             f"weights, got {len(weights)}"
         )
     distances = [
-        jnp.mean(jnp.sum(w * jnp.square(_unit(x) - _unit(y)), axis=-1), axis=(1, 2))
+        jnp.mean(
+            jnp.sum(w * jnp.square(unit_length(x) - unit_length(y)), axis=-1),
+            axis=(1, 2),
+        )
         for x, y, w in zip(features_x, features_y, weights, strict=True)
     ]
     return jnp.sum(jnp.stack(distances), axis=0)
@@ -149,7 +152,8 @@ class PerceptualDistance:
         return self.apply(self.frozen, x, y, raw)
 
 
-def _unit(features: Array) -> Array:
+def unit_length(features: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
+    """Return features scaled to unit length at every position, in float32."""
     features = features.astype(jnp.float32)
     square = jnp.sum(jnp.square(features), axis=-1, keepdims=True)
     return features * jax.lax.rsqrt(square + EPSILON)

@@ -121,6 +121,18 @@ class EfficientNet:
         pool = jnp.mean(x, axis=(1, 2))
         return ImageFeatures(pool, _dense(params["fc"], pool))
 
+    def quarter(
+        self, params: Params, x: Float[Array, "b h w 3"]
+    ) -> Float[Array, "b _ _ 24"]:
+        """Return the last maps at a quarter of the size of images that are prepared.
+
+        Nothing is resized; the network has no pooling, its blocks have strides.
+        """
+        x = _relu6(_conv(params["stem"], x, strides=2))
+        for i, block in enumerate(BLOCKS[:3]):
+            x = _block(params[f"blocks.{i}"], x, block)
+        return x
+
 
 EFFICIENTNET_LITE0 = EfficientNet()
 

@@ -87,6 +87,25 @@ class Inception:
         logits = jnp.dot(pool, params["fc"]["kernel"], precision=_EXACT)
         return ImageFeatures(pool, logits)
 
+    def before_poolings(
+        self, params: Params, x: Float[Array, "b h w 3"]
+    ) -> list[Float[Array, "b _ _ _"]]:
+        """Return the maps that the two poolings of the stem read: 64 and 192 channels.
+
+        They are of the images as they are given, in [-1, 1] and of any size from 19x19
+        on: nothing is resized.
+        """
+        maps = []
+        for stage in STAGES:
+            if isinstance(stage, Mixed):
+                break
+            if isinstance(stage, Max):
+                maps.append(x)
+                x = _maximum(x, stage.strides, same=False)
+            else:
+                x = _conv(params[stage.name], x, stage)
+        return maps
+
 
 INCEPTION = Inception()
 

@@ -46,23 +46,17 @@ def conv_shapes() -> Shapes:
 def state_dict(seed: int = 0) -> dict[str, np.ndarray]:
     """Tensors whose activations are of order 1 from the first layer to the last."""
     stream = np.random.PCG64(seed)
-    state = {}
-    for name, shape in conv_shapes().items():
-        channels = shape[0]
-        spread = np.sqrt(6 / np.prod(shape[1:]))
-        state[f"{name}.conv.weight"] = _uniform(stream, shape, -spread, spread)
-        for key, low, high in (
-            ("weight", 0.75, 1.35),
-            ("bias", -0.3, 0.3),
-            ("running_mean", -0.3, 0.3),
-            ("running_var", 0.6, 1.4),
-        ):
-            state[f"{name}.bn.{key}"] = _uniform(stream, (channels,), low, high)
-        state[f"{name}.bn.num_batches_tracked"] = np.array(0, np.int64)
+    state = _convolutions(stream, conv_shapes())
     spread = np.sqrt(3 / FEATURES)
     state["fc.weight"] = _uniform(stream, (CLASSES, FEATURES), -spread, spread)
     state["fc.bias"] = _uniform(stream, (CLASSES,), -1.0, 1.0)
     return state
+
+
+def stem() -> dict[str, np.ndarray]:
+    """The first tensors of `state_dict`, of all layers before the mixed ones."""
+    shapes = {k: v for k, v in conv_shapes().items() if k.startswith("Conv2d")}
+    return _convolutions(np.random.PCG64(0), shapes)
 
 
 def images(size: str) -> np.ndarray:
@@ -81,6 +75,29 @@ def images(size: str) -> np.ndarray:
     smooth = np.moveaxis(np.array(waves), 1, -1)
     noise = _uniform(stream, smooth.shape, -0.3, 0.3)
     return np.clip(np.round(127.5 + 98 * (smooth + noise)), 0, 255).astype(np.uint8)
+
+
+def sifid_images() -> np.ndarray:
+    """A real image and three others [4, 80, 96, 3]: another one, darker, mirrored."""
+    (real,), (other,) = images("80x96"), images("96x96")[:, :80]
+    return np.stack([real, other, real // 2, real[::-1]])
+
+
+def _convolutions(stream: np.random.PCG64, shapes: Shapes) -> dict[str, np.ndarray]:
+    state = {}
+    for name, shape in shapes.items():
+        channels = shape[0]
+        spread = np.sqrt(6 / np.prod(shape[1:]))
+        state[f"{name}.conv.weight"] = _uniform(stream, shape, -spread, spread)
+        for key, low, high in (
+            ("weight", 0.75, 1.35),
+            ("bias", -0.3, 0.3),
+            ("running_mean", -0.3, 0.3),
+            ("running_var", 0.6, 1.4),
+        ):
+            state[f"{name}.bn.{key}"] = _uniform(stream, (channels,), low, high)
+        state[f"{name}.bn.num_batches_tracked"] = np.array(0, np.int64)
+    return state
 
 
 def _a(channels: int, pool: int) -> Shapes:
