@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from deepprism_jax.diffusion.pyramid import Pyramid, Size, enlarge
+from deepprism_jax.diffusion.pyramid import Arrays, Pyramid, Size, enlarge
 from deepprism_jax.diffusion.rescale import Reading, blur_of, rescale_losses, starts_of
 from deepprism_jax.diffusion.reverse import (
     DenoiseAtScale,
     Guide,
-    noise_like,
+    first_noise,
     rows_of,
     walk,
 )
@@ -36,9 +36,9 @@ class MultiScale(NamedTuple):
 
     sizes: tuple[Size, ...]
     schedule: Schedule
-    blur: Float[Array, "s t"] | Float[np.ndarray, "s t"]
+    blur: Float[Arrays, "s t"]
     """gamma: the share of the enlarged image; row 0 is zero."""
-    starts: Int[Array, " s"] | Int[np.ndarray, " s"]
+    starts: Int[Arrays, " s"]
     """T_s: the times of a scale are those below."""
 
 
@@ -68,10 +68,10 @@ def multi_scale(
 
 
 def noised(
-    image: Float[Array, "*b h w c"],
-    enlarged: Float[Array, "*b h w c"],
-    eps: Float[Array, "b h w c"],
-    t: Int[Array, " b"],
+    image: Float[Arrays, "*b h w c"],
+    enlarged: Float[Arrays, "*b h w c"],
+    eps: Float[Arrays, "b h w c"],
+    t: Int[Arrays, " b"],
     process: MultiScale,
     scale: int | jax.Array,
 ) -> Float[Array, "b h w c"]:
@@ -79,7 +79,7 @@ def noised(
 
     Both may be one image for the whole batch. `process` may hold traced arrays.
     """
-    alpha, sigma = process.schedule.at(t, 4)
+    alpha, sigma = process.schedule.at(jnp.asarray(t), 4)
     blur = jnp.asarray(process.blur)[scale, t].reshape(-1, 1, 1, 1)
     return alpha * (image + blur * (enlarged - image)) + sigma * eps
 
@@ -88,7 +88,7 @@ def sample_scale(
     denoise: DenoiseAtScale,
     process: MultiScale,
     scale: int,
-    start: Float[Array, "b h w c"],
+    start: Float[Arrays, "b h w c"],
     key: jax.Array,
     *,
     begin: int | None = None,
@@ -123,21 +123,18 @@ def sample_scale(
     """
     steps = int(process.starts[scale]) if begin is None else begin
     _check(process, scale, steps, eta, most_blur)
-    key = jax.random.fold_in(key, scale)
-    x = jnp.asarray(start)
     if steps == 0:
-        return x
-    if scale > 0 or begin is not None:
-        alpha, sigma = (np.asarray(table)[steps - 1] for table in process.schedule)
-        x = alpha * x + sigma * noise_like(jax.random.fold_in(key, steps), x, first)
+        return jnp.asarray(start)
+    key = jax.random.fold_in(key, scale)
+    is_noise = scale == 0 and begin is None
     share = (1.0 if scale == 0 else 0.0) if eta is None else eta
     blur = np.minimum(process.blur[scale], most_blur if blurred else 0.0)
     return walk(
         _as_partial(denoise),
         rows_of(process.schedule, blur, steps, share),
         np.int32(scale),
-        x,
-        jnp.asarray(start),
+        start,
+        None if is_noise else first_noise(key, start.shape, first),
         key,
         np.int32(first),
         guide,
@@ -168,7 +165,7 @@ def sample_scales(
     multiples: tuple[float, float] = (1.0, 1.0),
     sizes: Sequence[Size] | None = None,
     first_scale: int = 0,
-    start: Float[Array, "*b h w c"] | Float[np.ndarray, "*b h w c"] | None = None,
+    start: Float[Arrays, "*b h w c"] | None = None,
     begin: int | None = None,
     blurred: bool = True,
     guide: GuideOfScale | None = None,
@@ -211,11 +208,10 @@ def sample_scales(
     if len(sizes) != scales:
         raise ValueError(f"sizes has {len(sizes)} entries; there are {scales} scales")
     if start is None:
-        blank = jnp.zeros((count, *sizes[0], channels))
-        x = noise_like(jax.random.fold_in(key, scales), blank, first)
+        x = first_noise(key, (count, *sizes[0], channels), first)
     else:
         shape = (count, *np.shape(start)[-3:])
-        x = jnp.broadcast_to(jnp.asarray(start, jnp.float32), shape)
+        x = np.broadcast_to(np.asarray(start, np.float32), shape)
         begin = int(process.starts[first_scale]) if begin is None else begin
     _check(process, first_scale, begin or 0, eta, most_blur)
 
@@ -226,7 +222,7 @@ def sample_scales(
                 denoise,
                 process,
                 scale,
-                enlarge(x, sizes[scale]),
+                x if x.shape[1:3] == sizes[scale] else enlarge(x, sizes[scale]),
                 key,
                 begin=begin if is_first else None,
                 blurred=blurred or not is_first,

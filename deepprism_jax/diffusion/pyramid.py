@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -19,6 +20,9 @@ from PIL import Image as Pillow
 
 Size = tuple[int, int]
 """Height and width."""
+
+Arrays = Array | np.ndarray
+"""On a device, or not yet."""
 
 _COARSEST_AREA = 3110
 _COARSEST_SIDES = (42, 55)
@@ -68,7 +72,7 @@ def pyramid_sizes(
             f"least {side}, the coarsest scale's; enlarge it, or set a coarsest scale"
         )
     scales = round(math.log(short / side) / math.log(factor)) + 1
-    step = (short / side) ** (1 / (scales - 1)) if scales > 1 else 1.0
+    step = math.exp(math.log(short / side) / max(scales - 1, 1))
     shrunk = [step ** (scales - 1 - scale) for scale in range(scales)]
     return tuple((round(height / by), round(width / by)) for by in shrunk)
 
@@ -102,13 +106,18 @@ def make_pyramid(image: UInt8[np.ndarray, "h w c"], sizes: Sequence[Size]) -> Py
     return Pyramid(images, (images[0], *enlarged))
 
 
-def enlarge(x: Float[Array, "*b h w c"], size: Size) -> Float[Array, "*b h2 w2 c"]:
+def enlarge(x: Float[Arrays, "*b h w c"], size: Size) -> Float[Array, "*b h2 w2 c"]:
     """Resize images to height and width, as one scale becomes the start of the next.
 
     Bilinear, pixels being squares, with the triangle widened where a side shrinks: what
     Pillow calls BILINEAR, in float32. The numbers are those of `Pyramid.enlarged`.
     """
     rows, columns = _triangles(x.shape[-3], size[0]), _triangles(x.shape[-2], size[1])
+    return _resample(x, rows, columns)
+
+
+@jax.jit
+def _resample(x, rows, columns):
     precision = lax.Precision.HIGHEST
     x = jnp.einsum("ij,...jwc->...iwc", rows, x, precision=precision)
     return jnp.einsum("ij,...hjc->...hic", columns, x, precision=precision)

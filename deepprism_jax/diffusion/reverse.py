@@ -12,6 +12,7 @@ u is the enlarged image, clip holds to [-1, 1], and s = 0 above the coarsest sca
 the coarsest gamma = 0, and s is that of ancestral sampling: DDPM.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.diffusion.pyramid import Arrays
 from deepprism_jax.diffusion.schedules import Schedule
 
 DenoiseAtScale = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -31,8 +33,8 @@ DenoiseAtScale = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 class Guide(NamedTuple):
     """What is done to a predicted image: x_0 becomes keep x_0 + add."""
 
-    keep: Float[Array, "h w _"] | Float[np.ndarray, "h w _"]
-    add: Float[Array, "h w c"] | Float[np.ndarray, "h w c"]
+    keep: Float[Arrays, "h w _"]
+    add: Float[Arrays, "h w c"]
 
 
 class Rows(NamedTuple):
@@ -66,16 +68,47 @@ def rows_of(
     return Rows(times, *(column[::-1].astype(np.float32) for column in columns))
 
 
-def noise_like(
-    key: jax.Array, x: Float[Array, "b h w c"], first: jax.Array | int = 0
+def step_back(
+    x: Float[Arrays, "b h w c"],
+    eps: Float[Arrays, "b h w c"],
+    row: Rows,
+    enlarged: Float[Arrays, "b h w c"],
+    guide: Guide | None = None,
 ) -> Float[Array, "b h w c"]:
+    """Return x_t-1 of x_t and the noise predicted in it, but for fresh noise."""
+    mean = (x - row.sigma * eps) / row.alpha
+    x0 = (mean - row.blur * enlarged) / (1 - row.blur)
+    if guide is not None:
+        x0 = guide.keep * x0 + guide.add
+    mixed = jnp.clip(row.next_blur * enlarged + (1 - row.next_blur) * x0, -1, 1)
+    noise = x - row.alpha * jnp.clip(mean, -1, 1)  # times sigma, which along divides by
+    return row.next_alpha * mixed + row.along * noise
+
+
+def first_noise(
+    key: jax.Array, shape: tuple[int, ...], first: int = 0
+) -> Float[np.ndarray, "b h w c"]:
     """Return normal noise, of each image by its own number, counted from `first`.
 
-    So an image is the same in whatever batch it is drawn.
+    So an image is the same in whatever batch it is drawn. Drawn by NumPy: there is one
+    shape a scale, and JAX would take longer to compile each than to run it.
     """
-    numbers = first + jnp.arange(x.shape[0])
-    keys = jax.vmap(lambda number: jax.random.fold_in(key, number))(numbers)
-    return jax.vmap(lambda k: jax.random.normal(k, x.shape[1:], x.dtype))(keys)
+    words = np.asarray(jax.random.key_data(key)).ravel().tolist()
+    generators = (np.random.default_rng([*words, first + n]) for n in range(shape[0]))
+    drawn = [g.standard_normal(shape[1:], np.float32) for g in generators]
+    return np.stack(drawn)
+
+
+def fresh_noise(
+    key: jax.Array, x: Float[Array, "b h w c"], first: jax.Array
+) -> Float[Array, "b h w c"]:
+    """Do as `first_noise` within a compiled program."""
+    size = math.prod(x.shape[1:])  # one axis compiles in half the time of three
+
+    def draw(number: jax.Array) -> jax.Array:
+        return jax.random.normal(jax.random.fold_in(key, number), (size,), x.dtype)
+
+    return jax.vmap(draw)(first + jnp.arange(x.shape[0])).reshape(x.shape)
 
 
 @partial(jax.jit, static_argnames="stochastic")
@@ -83,34 +116,30 @@ def walk(
     denoise: Any,
     rows: Rows,
     scale: jax.Array,
-    x: jax.Array,
-    enlarged: jax.Array,
+    start: jax.Array,
+    noise: jax.Array | None,
     key: jax.Array,
     first: jax.Array,
     guide: Guide | None,
     *,
     stochastic: bool,
 ) -> jax.Array:
-    """Take x [B, H, W, C], noised as at the first row, to the image: one scan.
+    """Take images [B, H, W, C] from the first row to the end, by one scan.
 
+    They begin as `start`, noised as at the first row; without noise, as they are.
     `denoise` is a `jax.tree_util.Partial`, so that its parameters are arguments of the
     compiled program, and not a part of it.
     """
-    batch = x.shape[0]
+    batch, x = start.shape[0], start
+    if noise is not None:
+        x = rows.alpha[0] * start + rows.sigma[0] * noise
 
     def step(x, row):
         t = jnp.full((batch,), row.t)
         eps = denoise(x, t, jnp.full((batch,), scale)).astype(x.dtype)
-        mean = (x - row.sigma * eps) / row.alpha
-        x0 = (mean - row.blur * enlarged) / (1 - row.blur)
-        if guide is not None:
-            x0 = guide.keep * x0 + guide.add
-        mixed = jnp.clip(row.next_blur * enlarged + (1 - row.next_blur) * x0, -1, 1)
-        ahead = x - row.alpha * jnp.clip(mean, -1, 1)
-        x = row.next_alpha * mixed + row.along * ahead
+        x = step_back(x, eps, row, start, guide)
         if stochastic:
-            drawn = noise_like(jax.random.fold_in(key, row.t), x, first)
-            x = x + row.fresh * drawn
+            x = x + row.fresh * fresh_noise(jax.random.fold_in(key, row.t), x, first)
         return x, None
 
     return lax.scan(step, x, rows)[0]
