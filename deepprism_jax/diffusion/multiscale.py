@@ -21,6 +21,7 @@ from deepprism_jax.diffusion.rescale import Reading, blur_of, rescale_losses, st
 from deepprism_jax.diffusion.reverse import (
     DenoiseAtScale,
     Guide,
+    as_partial,
     first_noise,
     rows_of,
     walk,
@@ -130,7 +131,7 @@ def sample_scale(
     share = (1.0 if scale == 0 else 0.0) if eta is None else eta
     blur = np.minimum(process.blur[scale], most_blur if blurred else 0.0)
     return walk(
-        _as_partial(denoise),
+        as_partial(denoise),
         rows_of(process.schedule, blur, steps, share),
         np.int32(scale),
         start,
@@ -254,12 +255,6 @@ def sizes_ending_in(sizes: Sequence[Size], last: Size) -> tuple[Size, ...]:
     """Return the sizes of all scales of images whose last scale is of a given size."""
     ends = sizes[-1]
     return output_sizes(sizes, (last[0] / ends[0], last[1] / ends[1]))
-
-
-def _as_partial(function: Any) -> jax.tree_util.Partial:
-    if isinstance(function, jax.tree_util.Partial):
-        return function
-    return jax.tree_util.Partial(function)
 
 
 def _check(

@@ -30,6 +30,13 @@ DenoiseAtScale = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 """x [B, H, W, C], time [B] and scale [B] to the noise in x."""
 
 
+def as_partial(function: Callable[..., Any]) -> jax.tree_util.Partial:
+    """Return what can be passed to a compiled function, as a tree of its arrays."""
+    if isinstance(function, jax.tree_util.Partial):
+        return function
+    return jax.tree_util.Partial(function)
+
+
 class Guide(NamedTuple):
     """What is done to a predicted image: x_0 becomes keep x_0 + add."""
 
