@@ -101,7 +101,7 @@ def make_pyramid(image: UInt8[np.ndarray, "h w c"], sizes: Sequence[Size]) -> Py
         raise ValueError(f"sizes={tuple(sizes)} must grow from the coarsest on")
     images = tuple(_to_float(_shrunk(image, size)) for size in sizes)
     enlarged = (
-        _enlarged(before, size) for before, size in zip(images, sizes[1:], strict=False)
+        resized(before, size) for before, size in zip(images, sizes[1:], strict=False)
     )
     return Pyramid(images, (images[0], *enlarged))
 
@@ -123,8 +123,8 @@ def _resample(x, rows, columns):
     return jnp.einsum("ij,...hjc->...hic", columns, x, precision=precision)
 
 
-def _enlarged(x: np.ndarray, size: Size) -> np.ndarray:
-    """Do as `enlarge`, without a compiler."""
+def resized(x: Float[np.ndarray, "h w c"], size: Size) -> Float[np.ndarray, "h2 w2 c"]:
+    """Do as `enlarge` with one image, without a compiler."""
     rows, columns = _triangles(x.shape[0], size[0]), _triangles(x.shape[1], size[1])
     x = np.einsum("ij,jwc->iwc", rows, x, optimize=True)
     return np.einsum("ij,hjc->hic", columns, x, optimize=True)

@@ -24,7 +24,7 @@ from SinDDM import functions, models  # noqa: E402
 
 SIDES = [(248, 186), (282, 176), (252, 198), (90, 70), (900, 60), (640, 480)]
 STEPS = [(0, 99), (0, 40), (0, 0), (1, 50), (1, 1), (1, 0), (2, 30), (2, 0)]
-BOXES = [(10, 8, 24, 16), (61, 40, 24, 16)]  # of the last scale: y, x, h, w
+BOXES = [(11, 15, 23, 15), (61, 43, 23, 15)]  # of the last scale, rounded alike
 
 
 def photograph():
