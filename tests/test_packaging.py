@@ -24,7 +24,6 @@ MODULES = {
 
 NOT_IMPORTED = {
     "importlib-resources",  # TFDS imports it and does not ask for it
-    "scikit-image",  # photographs, read as files
     "scikit-learn",  # photographs, read as files
 }
 
