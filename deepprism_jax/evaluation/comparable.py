@@ -15,7 +15,8 @@ Named = Mapping[str, Report]
 def _images(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return what tells the images of two evaluations apart, by words for it."""
     return {
-        "kind": "generated images" if facts.get("generated") else "reconstructions",
+        "kind": facts.get("kind")
+        or ("generated images" if facts.get("generated") else "reconstructions"),
         "real images": facts.get("real_images"),
         "data": data_set(facts),
         "split": facts.get("split"),
@@ -40,6 +41,11 @@ def is_papers(facts: Mapping[str, Any]) -> bool:
         "size": "32x32",
         "channels": 3,
     }
+
+
+def has_papers_kind(reports: Named) -> bool:
+    """Tell whether the paper's Table 4 has rows of the kind of one of these runs."""
+    return any("kind" not in report.facts for report in reports.values())
 
 
 def differences(reports: Named) -> list[str]:

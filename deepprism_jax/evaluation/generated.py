@@ -39,7 +39,8 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
     if options.source is None and options.reference is None:
         raise PreflightError(
             f"{path} is a folder of images; give --source (and --path, --split) of the "
-            "real images to compare them with, or --reference"
+            "real images to compare them with, or --reference; of samples of a model "
+            "of one image, --real with that image"
         )
     if options.source is None and options.save_reference is not None:
         raise PreflightError(

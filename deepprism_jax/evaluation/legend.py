@@ -14,6 +14,7 @@ def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     Args:
         rows: the methods.
         facts: `evaluation.comparison.provenance`; besides, each of them optional,
+            `subject`, words for what was evaluated;
             `networks`, name to `name`, `weights` and `resize` of a pretrained network;
             `reference`, words for what distributions are compared with, if that is not
             the images evaluated on; `kid_subset`, images in a subset of KID;
@@ -30,6 +31,9 @@ def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
 
 def subject(facts: Mapping[str, Any]) -> Iterator[str]:
     """Say what was evaluated and by which version, where that is known."""
+    if words := facts.get("subject"):
+        yield f"{words}; deepprism_jax {facts.get('deepprism_jax')}"
+        return
     if "images" not in facts or "image_size" not in facts:
         return
     size = "x".join(map(str, facts["image_size"]))

@@ -159,11 +159,11 @@ def _add_distance(suite: Suite, name: str, net: str) -> None:
     paths = {key: store.find(key) for key in (backbone, name)}
     missing = [key for key, path in paths.items() if path is None]
     if missing:
-        _skip(suite, name, missing)
+        leave_out(suite.skipped, name, missing)
         return
     for key, path in paths.items():
         assert path is not None
-        suite.facts[key] = {"name": key, **_weights(path)}
+        suite.facts[key] = {"name": key, **weights_of(path)}
     weights, heads = paths.values()
     assert weights is not None
     suite.distances[name] = load_perceptual_distance(net, weights, heads)
@@ -184,7 +184,7 @@ def _add_distribution(
         return
     path = store.find(key)
     if path is None:
-        _skip(suite, name, [key])
+        leave_out(suite.skipped, name, [key])
         return
     fingerprint = store.fingerprint(path)
     suite.distributions.append(
@@ -192,26 +192,26 @@ def _add_distribution(
     )
     suite.facts[key] = {
         "name": network.name,
-        **_weights(path),
+        **weights_of(path),
         "resize": network.resize,
     }
 
 
-def _weights(path: Path) -> dict[str, str]:
+def weights_of(path: Path) -> dict[str, str]:
     """Return the fingerprint of weights, and how the file was checked."""
     checked = store.facts(path).get("checked", "nothing")
     return {"weights": store.fingerprint(path), "checked": checked}
 
 
-def _skip(suite: Suite, name: str, missing: list[str]) -> None:
+def leave_out(skipped: list[str], name: str, missing: Sequence[str]) -> None:
     """Note that a metric is left out; one line for all metrics of the same weights."""
     remedy = (
         f"the weights of {' and '.join(missing)} are not here; "
         f"python -m deepprism_jax.weights get {' '.join(missing)}"
     )
-    for number, line in enumerate(suite.skipped):
+    for number, line in enumerate(skipped):
         names, _, rest = line.partition(": ")
         if rest == remedy:
-            suite.skipped[number] = f"{names}, {name}: {remedy}"
+            skipped[number] = f"{names}, {name}: {remedy}"
             return
-    suite.skipped.append(f"{name}: {remedy}")
+    skipped.append(f"{name}: {remedy}")

@@ -1,6 +1,7 @@
 """What the command line of `eval.py` can ask for."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -8,6 +9,7 @@ import tyro
 
 from deepprism_jax.metrics.inception_score import SPLITS
 from deepprism_jax.metrics.kid import SUBSET_SIZE
+from deepprism_jax.training.preflight import PreflightError
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,12 @@ class Options:
     """Work directory of a run, exported model, or folder of generated images."""
     compare: tuple[Path, ...] = ()
     """Instead: put runs that were evaluated side by side, with the paper's Table 4."""
+    real: Path | None = None
+    """Training image of the samples in SUBJECT, of a model of one image."""
+    samples: int = 16
+    """Samples to draw of a model of one image; 50 to 100 are usual in papers."""
+    seed: int = 0
+    """Seed of the first sample; `sample.py` draws the same ones by it."""
     source: Literal["photos", "folder", "cifar10", "tfds"] | None = None
     """Source of the images. Data options left out are those of the training run."""
     path: str | None = None
@@ -56,3 +64,35 @@ class Options:
     """Worst and best images in the picture `extremes.png`."""
     output: Path | None = None
     """Directory of results; left out, SUBJECT, or SUBJECT-eval if that is no run."""
+
+
+OF_ONE_IMAGE = ("real", "samples", "seed")
+"""Options of models of one image alone."""
+
+
+def refuse_all_but(options: Options, names: Iterable[str], what: str) -> None:
+    """Refuse options that would be of no effect, if they were given.
+
+    Args:
+        options: of the command line.
+        names: fields that are of effect.
+        what: words for what is evaluated.
+
+    Raises:
+        PreflightError: one was given.
+    """
+    known = set(names)
+    refuse(options, [f.name for f in fields(options) if f.name not in known], what)
+
+
+def refuse(options: Options, names: Iterable[str], what: str) -> None:
+    """Refuse these options, if they were given; see `refuse_all_but`.
+
+    Raises:
+        PreflightError: one was given.
+    """
+    defaults = {field.name: field.default for field in fields(options)}
+    for name in names:
+        if getattr(options, name) != defaults[name]:
+            option = name.replace("_", "-")
+            raise PreflightError(f"--{option} is of no effect on {what}: leave it out")

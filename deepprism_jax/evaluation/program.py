@@ -17,7 +17,7 @@ from deepprism_jax.evaluation import comparison, legend, side_by_side
 from deepprism_jax.evaluation.extremes import Extremes, ranking_metric
 from deepprism_jax.evaluation.generated import Progress, evaluate_folder
 from deepprism_jax.evaluation.networks import make_suite
-from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.options import OF_ONE_IMAGE, Options, refuse
 from deepprism_jax.evaluation.per_image import PerImage
 from deepprism_jax.evaluation.real_side import RealSide
 from deepprism_jax.evaluation.report import Row, show, write_report
@@ -30,6 +30,7 @@ from deepprism_jax.evaluation.setup import (
     unread,
     use_cores,
 )
+from deepprism_jax.evaluation.single_image.folder import evaluate_samples
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.files import replacing, write_text
@@ -75,9 +76,13 @@ def main(options: Options) -> None:
         raise PreflightError("eval.py runs in one process; start it on one machine")
     keep_memory()
     progress = partial(track, transient=True, console=Console(stderr=True))
-    if is_folder_of_images(options.subject):
+    if options.real:
+        evaluate_samples(options, console, progress)
+    elif is_folder_of_images(options.subject):
+        refuse(options, OF_ONE_IMAGE, "images beside a split of real ones")
         evaluate_folder(options, console, progress)
     else:
+        refuse(options, OF_ONE_IMAGE, "an autoencoder")
         evaluate_model(load_trained(options.subject), options, console, progress)
 
 

@@ -99,7 +99,7 @@ def write_csv(path: str | Path, rows: Sequence[Row], facts: Mapping[str, Any]) -
                 continue
             used = networks_of(name, facts)
             line = {"method": row.method, "metric": name, **score._asdict()}
-            if score.over == "images":
+            if score.over in ("images", "samples"):
                 line["images"] = score.count
             if name in COMPARED:
                 line["reference"] = facts.get("reference") or IMAGES

@@ -1,6 +1,6 @@
 """Folders of generated images: what is checked of them before they are measured."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,27 +23,38 @@ def is_folder_of_images(path: Path) -> bool:
     return True
 
 
-def open_samples(path: Path, image_size: tuple[int, int] | None) -> FolderSource:
+def open_samples(
+    path: Path,
+    image_size: tuple[int, int] | None,
+    *,
+    only: Callable[[Path], bool] = lambda file: True,
+) -> FolderSource:
     """Open generated images, all of one size; they are measured as they are.
 
     Args:
         path: the folder, searched to any depth.
         image_size: height and width that they must have, if that is known.
+        only: tells which files are meant.
 
     Raises:
-        ValueError: images differ in size, or from `image_size`.
+        ValueError: images differ in size, or from `image_size`; or none is meant.
     """
     found = FolderSource(path, image_size=(1, 1), channels=3)
-    sizes = _sizes(found.files)
+    files = [file for file in found.files if only(Path(file))]
+    if not files:
+        raise ValueError(f"{path} has no samples in it; give the folder of some")
+    sizes = _sizes(files)
     size = image_size or next((each for each in sizes if each), (1, 1))
-    for file, other in zip(found.files, sizes, strict=True):
+    for file, other in zip(files, sizes, strict=True):
         if other and other != size:
             raise ValueError(
                 f"{file} is {other[0]}x{other[1]} and not {size[0]}x{size[1]} as "
                 + ("asked for" if image_size else "the first of its folder")
                 + ": compare images of one size; resizing them would change the figures"
             )
-    return FolderSource(path, image_size=size, channels=3)
+    found = FolderSource(path, image_size=size, channels=3)
+    found.files = files
+    return found
 
 
 def _sizes(files: Sequence[str]) -> list[tuple[int, int] | None]:

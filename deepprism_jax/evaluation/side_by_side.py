@@ -17,6 +17,7 @@ from rich.console import Console
 from deepprism_jax.evaluation.comparable import (
     Named,
     differences,
+    has_papers_kind,
     incomparable,
     is_papers,
 )
@@ -66,6 +67,8 @@ class SideBySide:
 def load(runs: Sequence[str | Path]) -> SideBySide:
     """Put the models of runs beside each other, the paper's rows and the baselines.
 
+    The paper has no figures of models of one image; their runs stand by themselves.
+
     Args:
         runs: work directories, exports, directories of results, or `metrics.json`s.
 
@@ -75,28 +78,33 @@ def load(runs: Sequence[str | Path]) -> SideBySide:
     """
     reports = read_runs(runs)
     differing = differences(reports)
+    paper = PAPER if has_papers_kind(reports) else ()
     own = [replace(report.rows[0], method=name) for name, report in reports.items()]
-    rows = [*PAPER, *own, *_baselines(reports, merge=not differing)]
+    rows = [*paper, *own, *_baselines(reports, merge=not differing)]
     lines = [f"no figures compare: {line}" for line in differing]
     best: set[tuple[int, str]] = set()
     like_paper = False
     if not differing:
         apart, lines = incomparable(reports)
         like_paper = is_papers(next(iter(reports.values())).facts)
-        competing = range(0 if like_paper else len(PAPER), len(rows))
-        best = _best(rows, competing, apart)
-    best |= _smallest([*PAPER, *own])
+        first = 0 if like_paper else len(paper)
+        # What stands below single-image runs are parts of them, and not other methods.
+        last = len(rows) if paper else len(own)
+        best = _best(rows[:last], range(first, last), apart)
+    best |= _smallest([*paper, *own])
     lines.append("marked: the best figures of a column, of those that compare")
-    if not like_paper:
+    if paper and not like_paper:
         lines.append(
             "the paper's rows do not compare with others: they are of CIFAR-10's "
             "10,000 test images"
         )
-    lines.append(
-        "the paper's rows are as printed in its Table 4, not measured here; its "
-        "perceptual score PS is not LPIPS"
-    )
-    return SideBySide(rows, best, [*lines, *_legend(rows, reports)])
+    if paper:
+        lines.append(
+            "the paper's rows are as printed in its Table 4, not measured here; its "
+            "perceptual score PS is not LPIPS"
+        )
+    legend = _legend(rows, rows[len(paper) :], reports)
+    return SideBySide(rows, best, [*lines, *legend])
 
 
 def read_runs(runs: Sequence[str | Path]) -> dict[str, Report]:
@@ -211,7 +219,7 @@ def _best(
             continue
         most = max((r.scores[name].count for r in rows if name in r.scores), default=0)
         values = {
-            n: float(format_value(name, rows[n].scores[name].value))
+            n: float(format_value(name, rows[n].scores[name].value).replace(",", ""))
             for n in competing
             if name in rows[n].scores
             and not rows[n].method.startswith(IMAGES)
@@ -231,7 +239,9 @@ def _smallest(networks: Sequence[Row]) -> set[tuple[int, str]]:
     return {(n, PARAMETERS) for n, c in counts.items() if c == min(counts.values())}
 
 
-def _legend(rows: Sequence[Row], reports: Named) -> Iterator[str]:
+def _legend(
+    rows: Sequence[Row], measured: Sequence[Row], reports: Named
+) -> Iterator[str]:
     """Say what was measured by what; a line that runs share is said once."""
     networks: dict[str, Any] = {}
     said: dict[str, list[str]] = {}
@@ -248,7 +258,6 @@ def _legend(rows: Sequence[Row], reports: Named) -> Iterator[str]:
         if any(other not in (None, networks[name]) for other in seen):
             del networks[name]  # which run used which is told where they differ
     yield from meanings(rows)
-    measured = rows[len(PAPER) :]
     yield from measures(measured, {"networks": networks})
     for line, runs in said.items():
         yield f"{', '.join(runs)}: {line}"

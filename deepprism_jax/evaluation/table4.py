@@ -8,11 +8,17 @@ from deepprism_jax.metrics.state import Score
 PARAMETERS, CODE = "parameters", "code"
 """Columns that are not measured but counted."""
 
+WITHOUT_TIME = "parameters_without_time"
+"""Of a denoiser: those of the layers that see the image."""
+
 IMAGES = "the images"
 """Method of the row of what is measured of the images themselves."""
 
 INCEPTION = ("inception",)
 LITE0 = ("efficientnet_lite0",)
+SQUEEZE = ("squeezenet1_1", "lpips_squeeze")
+VGG = ("vgg16", "lpips_vgg")
+ALEX = ("alexnet", "lpips_alex")
 
 
 @dataclass(frozen=True)
@@ -45,11 +51,9 @@ COLUMNS: dict[str, Column] = {
     PARAMETERS: Column("parameters", 0, "lower"),
     CODE: Column("numbers in the code", 0),
     "fid": Column("FID", 2, "lower", INCEPTION),
-    "lpips_squeeze": Column(
-        "LPIPS (squeeze)", 3, "lower", ("squeezenet1_1", "lpips_squeeze")
-    ),
-    "lpips_vgg": Column("LPIPS (vgg)", 3, "lower", ("vgg16", "lpips_vgg")),
-    "lpips_alex": Column("LPIPS (alex)", 3, "lower", ("alexnet", "lpips_alex")),
+    "lpips_squeeze": Column("LPIPS (squeeze)", 3, "lower", SQUEEZE),
+    "lpips_vgg": Column("LPIPS (vgg)", 3, "lower", VGG),
+    "lpips_alex": Column("LPIPS (alex)", 3, "lower", ALEX),
     "precision": Column("precision", 3, "higher", INCEPTION),
     "recall": Column("recall", 3, "higher", INCEPTION),
     "ms_ssim": Column("MS-SSIM", 3, "higher"),
@@ -64,6 +68,20 @@ COLUMNS: dict[str, Column] = {
     "efficientnet_lite0_recall": Column(
         "EfficientNet-Lite0 recall", 3, "higher", LITE0
     ),
+    # Of samples of a model of one image.
+    "sifid_inception": Column("SIFID (inception)", 4, "lower", INCEPTION),
+    "sifid_inception_64": Column("SIFID (inception, 64)", 4, "lower", INCEPTION),
+    "sifid_squeeze": Column("SIFID (squeeze)", 1, "lower", SQUEEZE[:1]),
+    "sifid_vgg": Column("SIFID (vgg)", 1, "lower", VGG[:1]),
+    "sifid_alex": Column("SIFID (alex)", 1, "lower", ALEX[:1]),
+    "efficientnet_lite0_sifid": Column("EfficientNet-Lite0 SIFID", 1, "lower", LITE0),
+    "pixel_diversity": Column("pixel diversity", 3, "higher"),
+    "lpips_diversity_squeeze": Column(
+        "LPIPS diversity (squeeze)", 3, "higher", SQUEEZE
+    ),
+    "lpips_diversity_vgg": Column("LPIPS diversity (vgg)", 3, "higher", VGG),
+    "lpips_diversity_alex": Column("LPIPS diversity (alex)", 3, "higher", ALEX),
+    WITHOUT_TIME: Column("parameters without time", 0, "lower"),
 }
 """Every known metric by name, in the order of the table."""
 
@@ -97,19 +115,23 @@ def column(name: str) -> Column:
 
 
 def columns_of(rows: Iterable[Row]) -> list[str]:
-    """Return the columns that rows have figures for, in the order of the table.
+    """Return the columns that some row has a figure for, in the order of the table.
 
     Metrics that are not known come last, in the order of their first occurrence.
     """
+    rows = list(rows)
     there = dict.fromkeys(name for row in rows for name in row.scores)
-    counted = (PARAMETERS, CODE)
-    known = [name for name in COLUMNS if name in there or name in counted]
+    if any(row.parameters is not None for row in rows):
+        there[PARAMETERS] = None
+    if any(row.code is not None for row in rows):
+        there[CODE] = None
+    known = [name for name in COLUMNS if name in there]
     return known + [name for name in there if name not in COLUMNS]
 
 
 def format_value(name: str, value: float) -> str:
     """Return a figure of a metric with as many decimals as its column has."""
-    return f"{value:.{column(name).decimals}f}"
+    return f"{value:,.{column(name).decimals}f}"
 
 
 def format_score(name: str, score: Score | None) -> str:

@@ -1,0 +1,1 @@
+"""Measuring models of one image by their samples."""
