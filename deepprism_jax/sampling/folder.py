@@ -1,0 +1,95 @@
+"""The folder of drawn images: one that is new, and every file whole or not there.
+
+FOLDER/0000.png ...     one image each, named by its seed
+       grid.png         all side by side
+       samples.json     what drew them; written last
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from deepprism_jax.diffusion.pyramid import size_within
+from deepprism_jax.files import replacing, write_text
+from deepprism_jax.sampling.pictures import Pixels, resized
+from deepprism_jax.training.grids import save_grid
+
+DRAWN = "drawn"
+"""Folder in a work directory for what is drawn of its models."""
+GRID, RECORD = "grid.png", "samples.json"
+
+GRID_PIXELS = 16_000_000
+"""Images are shrunk for a grid that would have more."""
+
+
+def name_of(seed: int) -> str:
+    """Return the name of the image of a seed."""
+    return f"{seed:04}.png"
+
+
+def next_folder(run: Path) -> Path:
+    """Return the first `RUN/drawn/NUMBER` after all that are there."""
+    numbers = [int(p.name) for p in (run / DRAWN).glob("*") if p.name.isdecimal()]
+    return run / DRAWN / f"{max(numbers, default=-1) + 1:04}"
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a folder that holds something.
+
+    Raises:
+        FileExistsError: it does, or is a file.
+    """
+    if path.is_dir() and any(path.iterdir()):
+        what = "images drawn before" if (path / RECORD).exists() else "something else"
+        raise FileExistsError(
+            f"--output {path} holds {what}: choose a new folder, or leave it out for "
+            "the next number in the work directory"
+        )
+    if path.exists() and not path.is_dir():
+        raise FileExistsError(f"--output {path} is a file: choose a new folder")
+
+
+def save_image(path: Path, pixels: Pixels) -> None:
+    """Write uint8 [h, w, 1, 3 or 4] as PNG, whole or not at all.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+    with replacing(path) as part:
+        image.save(part, format="PNG")
+
+
+def save_record(path: Path, record: Mapping[str, Any]) -> None:
+    """Write `samples.json` into a folder."""
+    write_text(path / RECORD, json.dumps(record, indent=2) + "\n")
+
+
+def thumbnail(image: Pixels, count: int) -> Pixels:
+    """Return an image as it stands in a grid of that many."""
+    height, width = image.shape[:2]
+    return resized(image, size_within(height, width, GRID_PIXELS // count))
+
+
+def columns_of(count: int, size: tuple[int, int]) -> int:
+    """Return how many images of (height, width) stand side by side in a square grid."""
+    height, width = size
+    return min(max(round(math.sqrt(count * height / width)), 1), count)
+
+
+def write_grid(folder: Path, images: Sequence[Pixels]) -> None:
+    """Write images of one size row by row into `grid.png`, the last row filled up."""
+    columns = columns_of(len(images), images[0].shape[:2])
+    missing = -len(images) % columns
+    filled = [*images, *[np.full_like(images[0], 255)] * missing]
+    rows = {
+        str(start): np.stack(filled[start : start + columns])
+        for start in range(0, len(filled), columns)
+    }
+    with replacing(folder / GRID) as part:
+        save_grid(part, rows, captions=False)

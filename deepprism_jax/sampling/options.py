@@ -1,0 +1,54 @@
+"""What the command line of `sample.py` can ask for."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+Boxes = Annotated[
+    tyro.conf.UseAppendAction[tuple[tuple[int, ...], ...]],
+    tyro.conf.arg(metavar="Y X [H W]"),
+]
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to draw, from which model, and where to."""
+
+    run: Annotated[
+        Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="WORKDIR")
+    ] = None
+    """Work directory of a run that has trained, or `WORKDIR/checkpoints/STEP`."""
+    count: int = 16
+    """How many images to draw."""
+    seed: int = 0
+    """Seed of the first image; each has the seed after the last, and is named by it."""
+    image: str = ""
+    """Of a run with several models, the one to draw from: the name of its image."""
+    scale_mul: tuple[float, float] = (1.0, 1.0)
+    """Height and width of the drawn images, as multiples of the training image's."""
+    from_scale: int | None = None
+    """First scale that is drawn, 0 the coarsest; what is coarser is kept as it is."""
+    input: Path | None = None
+    """Image to draw anew in the style of the training image, instead of from noise."""
+    mask: Path | None = None
+    """White where `--input` may change: what was pasted there takes on the style."""
+    strength: float | None = None
+    """Noise on `--input`, as a share of all times; left out, 0.15, with a mask 0.05."""
+    match_histogram: bool = True
+    """Give `--input` the training image's colours first; never done with a mask."""
+    roi: Annotated[tuple[int, ...], tyro.conf.arg(metavar="Y X H W")] = ()
+    """Box of the training image whose content is to be seen at every `--roi-to`."""
+    roi_to: Boxes = ()
+    """Where in the drawn images, and how large if not as large as that."""
+    times: tuple[int, ...] = ()
+    """Steps at every scale above the coarsest, instead of the model's own numbers."""
+    eta: float | None = None
+    """Fresh noise in every step, 0 to 1; left out, 1 at the coarsest scale, else 0."""
+    batch: int = 0
+    """Images drawn at once on every device; 0 chooses by their size."""
+    grid: bool = True
+    """Put all images side by side in grid.png too."""
+    output: Path | None = None
+    """Directory to make for the images; left out, the next WORKDIR/drawn/NUMBER."""

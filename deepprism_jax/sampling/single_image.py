@@ -1,0 +1,158 @@
+"""Drawing from single-image models (SinDDM), by a plan."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from deepprism_jax.diffusion.multiscale import (
+    GuideOfScale,
+    MultiScale,
+    sample_scales,
+)
+from deepprism_jax.diffusion.pyramid import Pyramid
+from deepprism_jax.diffusion.tiles import side_within, tiled
+from deepprism_jax.evaluation.setup import FailedError
+from deepprism_jax.layers.functional import Functional, values_of
+from deepprism_jax.ops import to_uint8
+from deepprism_jax.sampling.drawing import Advance
+from deepprism_jax.sampling.pictures import Pixels
+from deepprism_jax.sampling.plan import Plan
+from deepprism_jax.training.sharding import replicated, spread
+
+Finish = Callable[[jax.Array], jax.Array]
+"""Images [b, h, w, c] in [-1, 1] to such images."""
+
+PIXELS_AT_ONCE = 2**18
+"""Pixels of all images that a device draws at once, unless one alone has more."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained model of one image."""
+
+    name: str
+    """Of its image."""
+    step: int
+    """Training step of its checkpoint."""
+    network: Any
+    """The denoiser."""
+    image: Pixels
+    """What it was trained on."""
+    pyramid: Pyramid
+    process: MultiScale
+
+
+def make_denoise(network: Any, mesh: Mesh) -> jax.tree_util.Partial:
+    """Return the noise in x by the network, a batch shared by all devices of a mesh."""
+    structure = Functional(network)
+
+    def predict(values: Any, noised: tuple[jax.Array, ...]) -> jax.Array:
+        # Tiles inside of a device's part of the batch: each has whole images.
+        side = side_within(PIXELS_AT_ONCE, len(noised[0]))
+        return tiled(structure.bind(values), side)(*noised)
+
+    shared = spread(mesh, predict)
+    values = jax.device_put(values_of(network), replicated(mesh))
+    return jax.tree_util.Partial(
+        lambda values, x, t, scale: shared(values, (x, t, scale)), values
+    )
+
+
+def per_device(batch: int, size: tuple[int, int], count: int, devices: int) -> int:
+    """Return how many images of (height, width) every device draws at once.
+
+    Args:
+        batch: as asked for; 0 chooses by the size.
+        size: of the images.
+        count: how many images there are.
+        devices: that share them.
+    """
+    most = batch or max(PIXELS_AT_ONCE // math.prod(size), 1)
+    return min(most, math.ceil(count / devices))
+
+
+def times_of(process: MultiScale, plan: Plan) -> list[int]:
+    """Return the steps at every scale that the plan draws."""
+    times = [int(start) for start in process.starts]
+    if plan.begin is not None:
+        times[plan.first_scale] = plan.begin
+    return times[plan.first_scale :]
+
+
+def work_of(process: MultiScale, plan: Plan) -> list[int]:
+    """Return the pixels of an image that every scale of the plan goes over."""
+    sizes = plan.sizes[plan.first_scale :]
+    steps = times_of(process, plan)
+    return [n * math.prod(size) for n, size in zip(steps, sizes, strict=True)]
+
+
+def draw(
+    model: Model,
+    plan: Plan,
+    mesh: Mesh,
+    *,
+    first: int,
+    count: int,
+    batch: int,
+    advance: Advance,
+    start: Any = None,
+    guide: GuideOfScale | None = None,
+    finish: Finish = lambda x: x,
+    eta: float | None = None,
+) -> Iterator[Pixels]:
+    """Draw the images of the seeds `first` ... `first + count - 1`, in this order.
+
+    An image depends on its seed and not on those that are drawn with it.
+
+    Args:
+        model: what draws.
+        plan: how.
+        mesh: devices that share every batch.
+        first, count: which images.
+        batch: images at once on every device.
+        advance: told how much of the `work_of` the images is done.
+        start: image in [-1, 1] to begin with; noise if None.
+        guide: what is done to predicted images.
+        finish: what is done to the images of the last scale, in [-1, 1].
+        eta: fresh noise in every step.
+
+    Raises:
+        FailedError: the model gave no numbers.
+    """
+    denoise, together = make_denoise(model.network, mesh), batch * mesh.size
+    work = work_of(model.process, plan)
+    for place in range(0, count, together):
+        wanted = min(together, count - place)
+        x = jax.numpy.zeros(())
+        for x, done in zip(
+            sample_scales(
+                denoise,
+                model.process,
+                together,
+                model.image.shape[-1],
+                jax.random.key(0),
+                sizes=plan.sizes,
+                first_scale=plan.first_scale,
+                start=start,
+                begin=plan.begin,
+                blurred=plan.begin is None,
+                guide=guide,
+                eta=eta,
+                first=first + place,
+            ),
+            work,
+            strict=True,
+        ):
+            x.block_until_ready()
+            advance(wanted * done)
+        if not bool(jax.numpy.isfinite(x).all()):
+            raise FailedError(
+                f"{model.name} at step {model.step} draws no numbers; take an earlier "
+                "checkpoint, WORKDIR/checkpoints/STEP"
+            )
+        yield from np.asarray(to_uint8(finish(x)))[:wanted]
