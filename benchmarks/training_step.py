@@ -29,11 +29,11 @@ from timing import Run, Timing, cores, interleave
 
 from deepprism_jax.ops.native import library
 from deepprism_jax.training.allocator import keep_memory
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import Config, ModelConfig, TrainConfig
 from deepprism_jax.training.optimizer import make_optimizer
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.state import move_average
-from deepprism_jax.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def jax_subject(
         model=ModelConfig(width=width, conv=kind, blocks=options.blocks),
         train=TrainConfig(batch_size=batch_size, dtype=options.dtype),
     )
-    trainer = Trainer(config, make_mesh())
+    trainer = AutoencoderTrainer(config, make_mesh())
     batch = trainer.shard_batch({"image": pixels(batch_size)})
     state = trainer.init()
     values = jax.tree.map(jnp.copy, trainer.inference_values(state))
@@ -125,7 +125,7 @@ def held(step: Callable[[Any], Any], state: Any) -> Run:
     return run
 
 
-def update_run(trainer: Trainer, values: dict[str, jax.Array]) -> Run:
+def update_run(trainer: AutoencoderTrainer, values: dict[str, jax.Array]) -> Run:
     """What follows the backward pass: clipping, optimizer, moving average."""
     config = trainer.config
     optimizer = make_optimizer(config.optimizer, trainer.schedule, values)

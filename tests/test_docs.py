@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from configs import CONFIGS
+from deepprism_jax.training.autoencoder.networks import make_autoencoder
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.networks import make_autoencoder
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

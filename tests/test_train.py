@@ -20,8 +20,7 @@ from deepprism_jax.analysis import count_layers
 from deepprism_jax.models import AutoencoderKL
 from deepprism_jax.training import program
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import check
-from deepprism_jax.training.summary import networks
+from deepprism_jax.training.systems import check, system_of
 from deepprism_jax.weights.items import load_items, steps
 
 ROOT = Path(__file__).parents[1]
@@ -354,7 +353,8 @@ def test_a_dry_run_tells_all_and_does_nothing(photographs, tmp_path, capsys):
 
 
 def test_a_dry_run_prints_the_table_where_data_and_weights_are_missing(capsys):
-    counts = count_layers(networks(CONFIGS["imagenet256_deepprism"].get_config()))
+    config = CONFIGS["imagenet256_deepprism"].get_config()
+    counts = count_layers(system_of(config).networks(config))
     encoder = sum(count.parameters for count in counts if count.network == "encoder")
     assert train.main(["imagenet256_deepprism", "--dry-run"]) == 2
     out, err = capsys.readouterr()

@@ -23,12 +23,9 @@ from deepprism_jax.analysis.plan_program import (
 from deepprism_jax.analysis.plan_time import estimated_work
 from deepprism_jax.analysis.plan_topology import Slice, described_devices
 from deepprism_jax.ops.target import compiling_for
-from deepprism_jax.training.config import Config
-from deepprism_jax.training.networks import describe_perceptual
-from deepprism_jax.training.preflight import check, refusing
-from deepprism_jax.training.setup import check_images
-from deepprism_jax.training.sharding import batch_parts, make_mesh
-from deepprism_jax.training.trainer import Trainer
+from deepprism_jax.training.preflight import refusing
+from deepprism_jax.training.sharding import batch_parts
+from deepprism_jax.training.systems import Experiment, check, system_of
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ class Plan:
         }
 
 
-def make_plan(config: Config, slice_: Slice) -> Plan:
+def make_plan(config: Experiment, slice_: Slice) -> Plan:
     """Compile the training step of a config for a slice; minutes, on one core.
 
     Weights of a perceptual network need not be there: their shapes suffice.
@@ -110,10 +107,9 @@ def make_plan(config: Config, slice_: Slice) -> Plan:
     # Networks, too, look at what they are traced for.
     with compiling_for(slice_.platform):
         with refusing():
-            mesh = make_mesh(devices, **asdict(config.mesh))
-            trainer = Trainer(config, mesh, describe_perceptual(config.loss))
-            check_images(trainer)
+            trainer = system_of(config).planned_trainer(config, devices)
         lowered = trainer.lower_step()
+    mesh = trainer.mesh
     trained = jax.tree.leaves(trainer.state_shapes.params)
     plan = Plan(
         topology=slice_.name,

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated
+from typing import Annotated, Any, Generic
 
 import jax
 import tyro
@@ -20,22 +20,19 @@ from deepprism_jax.analysis.plan_report import plan_table, plan_title, write_jso
 from deepprism_jax.analysis.plan_sweep import advice, options, sweep
 from deepprism_jax.analysis.plan_topology import check_compiler, parse_slice
 from deepprism_jax.training import cli
-from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import (
-    PreflightError,
-    check,
-    refusing,
-)
+from deepprism_jax.training.cli import ConfigT
+from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.systems import check
 
 PROGRAM = "python -m deepprism_jax.analysis plan"
 _ORDER = f"{PROGRAM} CONFIG --topology v5e:4x4"
 
 
 @dataclass(frozen=True)
-class Options:
+class Options(Generic[ConfigT]):
     """What to plan."""
 
-    config: Annotated[Config, tyro.conf.arg(name="")]
+    config: Annotated[ConfigT, tyro.conf.arg(name="")]
     """The experiment, with its overrides."""
     topology: str
     """Chip and sides of a slice, v4:2x2x4, v5e:4x4, v6e:8x8, or GPUs, cuda:h100:8."""
@@ -94,7 +91,7 @@ def run(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> list[Plan
 
 def parse(
     argv: Sequence[str], experiments: Mapping[str, ModuleType]
-) -> tuple[str, Options]:
+) -> tuple[str, Options[Any]]:
     """Return the name of the experiment and the options.
 
     Raises:
@@ -107,12 +104,13 @@ def parse(
         raise SystemExit(0)
     name, overrides = cli.experiment(argv, experiments, program=PROGRAM)
     module = experiments[name]
+    config = module.get_config()
     asked = cli.read(
-        Options,
+        Options[type(config)],
         overrides,
         prog=f"{PROGRAM} {name}",
         description=module.__doc__,
-        default=Options(config=module.get_config(), topology=""),
+        default=Options(config=config, topology=""),
     )
     if not asked.topology:
         raise PreflightError(f"no slice is named, as in {_ORDER}")

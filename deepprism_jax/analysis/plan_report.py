@@ -10,8 +10,8 @@ from rich.table import Table
 from deepprism_jax.analysis.plan import Plan
 from deepprism_jax.analysis.plan_sweep import advice
 from deepprism_jax.files import write_text
-from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import plural
+from deepprism_jax.training.systems import Experiment
 
 
 def plan_title(name: str, plan: Plan) -> str:
@@ -114,7 +114,9 @@ def size(number: int | float) -> str:
     return f"{number:.4g} {unit}"
 
 
-def write_json(path: str | Path, name: str, config: Config, plans: list[Plan]) -> None:
+def write_json(
+    path: str | Path, name: str, config: Experiment, plans: list[Plan]
+) -> None:
     """Write the plans and what they are of; whole, or not at all.
 
     Raises:

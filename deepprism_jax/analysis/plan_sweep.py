@@ -6,8 +6,8 @@ from typing import Any
 
 from deepprism_jax.analysis.plan import Plan, make_plan
 from deepprism_jax.analysis.plan_topology import Slice
-from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import PreflightError, check, plural
+from deepprism_jax.training.preflight import PreflightError, plural
+from deepprism_jax.training.systems import Experiment, check
 
 MOST_DOUBLINGS = 4
 """How often a sweep doubles the batch."""
@@ -18,7 +18,7 @@ LARGE_STATE = 0.1
 _COPIES = 5  # parameters, their moving average, two moments of Adam, gradients
 
 
-def sweep(config: Config, slice_: Slice) -> Iterator[Plan]:
+def sweep(config: Experiment, slice_: Slice) -> Iterator[Plan]:
     """Plans of the config and of variants, as each is compiled.
 
     A batch that fits is doubled while it does; the first that does not is tried once
@@ -49,7 +49,7 @@ def sweep(config: Config, slice_: Slice) -> Iterator[Plan]:
             return
 
 
-def remedies(config: Config, plan: Plan) -> Iterator[Config]:
+def remedies(config: Experiment, plan: Plan) -> Iterator[Experiment]:
     """Variants of a config that need less memory, the cheapest change first.
 
     Each keeps the changes before it: parameters and optimizer cut over all devices,
@@ -62,7 +62,7 @@ def remedies(config: Config, plan: Plan) -> Iterator[Config]:
     yield from [*found[: MOST_REMEDIES - 1], *found[MOST_REMEDIES - 1 :][-1:]]
 
 
-def _remedies(config: Config, plan: Plan) -> Iterator[Config]:
+def _remedies(config: Experiment, plan: Plan) -> Iterator[Experiment]:
     devices, batch = plan.devices, config.train.batch_size
     large = _COPIES * plan.parameter_bytes > LARGE_STATE * plan.available
     if large and config.mesh.fsdp == 1:
@@ -87,7 +87,7 @@ def _remedies(config: Config, plan: Plan) -> Iterator[Config]:
         channel *= 2
 
 
-def changed(config: Config, **groups: dict[str, Any]) -> Config:
+def changed(config: Experiment, **groups: dict[str, Any]) -> Experiment:
     """Return a config with some fields of its groups replaced.
 
     >>> changed(config, train={"batch_size": 64}, mesh={"fsdp": 4})
@@ -96,7 +96,7 @@ def changed(config: Config, **groups: dict[str, Any]) -> Config:
     return replace(config, **parts)
 
 
-def _possible(config: Config, devices: int) -> bool:
+def _possible(config: Experiment, devices: int) -> bool:
     try:
         check(config, devices=devices)
     except PreflightError:

@@ -14,7 +14,7 @@ from deepprism_jax import models
 from deepprism_jax.evaluation.reconstruction import Reconstruct, by_network
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training.checkpoints import Checkpoints
-from deepprism_jax.training.config import DataConfig
+from deepprism_jax.training.config import Config, DataConfig
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sharding import spread
 from deepprism_jax.training.workdir import read_config
@@ -117,6 +117,8 @@ def load_trained(path: str | Path) -> Trained:
         return Trained(model, results=beside)
     with refusing():
         config = read_config(path)
+    if not isinstance(config, Config):
+        raise PreflightError(f"{path} is no run of an autoencoder")
     if not steps(path / CHECKPOINTS):
         raise PreflightError(
             f"{path} has no checkpoint yet; wait for the first one of its run"

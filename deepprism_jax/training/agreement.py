@@ -12,8 +12,8 @@ import deepprism_jax
 from deepprism_jax.paths import AnyPath
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.board import PERIOD, Board
-from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.training.systems import Experiment
 from deepprism_jax.weights.items import flatten_names, steps
 from deepprism_jax.weights.pretrained import CHECKPOINTS
 
@@ -78,7 +78,7 @@ def _problems(board: Board, each: list[list[str]]) -> Iterator[str]:
             yield problem if everywhere else f"{board.name(index)}: {problem}"
 
 
-def common_facts(config: Config, workdir: AnyPath, resume: bool) -> dict[str, Any]:
+def common_facts(config: Experiment, workdir: AnyPath, resume: bool) -> dict[str, Any]:
     """Return what all processes must be started with."""
     return {
         "deepprism_jax": deepprism_jax.__version__,

@@ -10,29 +10,29 @@ import difflib
 import io
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError
 
 PROGRAM = "train.py"
 
 OptionsT = TypeVar("OptionsT")
+ConfigT = TypeVar("ConfigT")
 
 
 @dataclass(frozen=True)
-class Run:
+class Run(Generic[ConfigT]):
     """What the command line asks for."""
 
-    config: Annotated[Config, tyro.conf.arg(name="")]
+    config: Annotated[ConfigT, tyro.conf.arg(name="")]
     """The experiment, with its overrides."""
     workdir: str
     """Directory of the run: checkpoints, metrics, pictures, finally the model."""
@@ -44,7 +44,7 @@ class Run:
     """There are several processes even if nothing says so; JAX then finds them."""
 
 
-def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
+def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run[Any]:
     """Return what the arguments ask for.
 
     Args:
@@ -60,12 +60,13 @@ def parse(argv: Sequence[str], experiments: Mapping[str, ModuleType]) -> Run:
         raise SystemExit(0)
     name, overrides = experiment(argv, experiments, program=f"python {PROGRAM}")
     module = experiments[name]
+    config = module.get_config()
     return read(
-        Run,
+        Run[type(config)],
         overrides,
         prog=f"{PROGRAM} {name}",
         description=module.__doc__,
-        default=Run(config=module.get_config(), workdir=f"runs/{name}"),
+        default=Run(config=config, workdir=f"runs/{name}"),
     )
 
 
@@ -89,7 +90,9 @@ def experiment(
     return name, overrides
 
 
-def read(options: type[OptionsT], argv: Sequence[str] | None, **how: Any) -> OptionsT:
+def read(
+    options: Callable[..., OptionsT], argv: Sequence[str] | None, **how: Any
+) -> OptionsT:
     """Return options as the arguments give them, those of the process if None.
 
     Args:

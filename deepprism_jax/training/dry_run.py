@@ -6,22 +6,18 @@ from rich.console import Console
 from deepprism_jax.analysis import parameter_table
 from deepprism_jax.paths import PathLike
 from deepprism_jax.training import workdir as workdirs
-from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import PreflightError, check
-from deepprism_jax.training.setup import make_trainer, open_data
+from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.summary import (
-    batch_line,
-    data_line,
     devices_line,
     learning_rate_line,
     memory_lines,
     mesh_line,
-    networks,
 )
+from deepprism_jax.training.systems import Experiment, system_of
 
 
 def dry_run(
-    config: Config, workdir: PathLike, *, resume: bool = False, console: Console
+    config: Experiment, workdir: PathLike, *, resume: bool = False, console: Console
 ) -> None:
     """Print parameters, learning rate, batch, data and memory of a run.
 
@@ -33,18 +29,19 @@ def dry_run(
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    check(config, devices=jax.device_count(), processes=jax.process_count())
-    console.print(parameter_table(networks(config)))
+    system = system_of(config)
+    system.check(config, devices=jax.device_count(), processes=jax.process_count())
+    console.print(parameter_table(system.networks(config)))
     for line in (
         devices_line(),
         mesh_line(config),
         learning_rate_line(config),
-        batch_line(config),
+        system.batch_line(config),
     ):
         say(line)
     problems: list[str] = []
     try:
-        say(data_line(config, open_data(config)))
+        say(system.data_line(config, system.open_data(config)))
     except PreflightError as error:
         problems += error.problems
     try:
@@ -53,7 +50,7 @@ def dry_run(
         # Nothing will be written, so this is no reason to fail.
         say(f"work directory: {error}")
     try:
-        for line in memory_lines(make_trainer(config)):
+        for line in memory_lines(system.make_trainer(config)):
             say(line)
     except PreflightError as error:
         problems += error.problems

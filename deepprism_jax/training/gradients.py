@@ -16,9 +16,9 @@ from jax.sharding import Mesh, PartitionSpec
 from deepprism_jax.layers.remat import Remat, rematerializing
 from deepprism_jax.ops.channel_shards import over_channels
 from deepprism_jax.training import cuts
+from deepprism_jax.training.autoencoder.objective import Objective
 from deepprism_jax.training.sharding import BATCH_AXES, CHANNEL_AXIS
 from deepprism_jax.training.state import TrainState
-from deepprism_jax.training.step import Objective
 
 _ALL = PartitionSpec()
 

@@ -11,19 +11,18 @@ import deepprism_jax
 from deepprism_jax.paths import AnyPath
 from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.checkpoints import Checkpoints
-from deepprism_jax.training.config import Config
-from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.meter import Meter, check_finite
 from deepprism_jax.training.profiling import Profile
 from deepprism_jax.training.sharding import replicated
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.stragglers import Stragglers
+from deepprism_jax.training.systems import Evaluator, Experiment
 from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.watchdog import Watchdog
 from deepprism_jax.training.writers import Writers
-from deepprism_jax.weights.pretrained import describe, save_pretrained
+from deepprism_jax.weights.pretrained import save_pretrained
 
 DONE, FAILED = 0, 1
 """Exit codes; a run that a signal stops ends with 128 + its number."""
@@ -40,7 +39,7 @@ class Loop:
     stands for is written before it, and a run that goes on from it starts with n + 1.
     """
 
-    config: Config
+    config: Experiment
     workdir: AnyPath
     trainer: Trainer
     batches: Any
@@ -56,7 +55,7 @@ class Loop:
     step: int = 0
     """Steps done."""
     scored: tuple[int, float] = (-1, -math.inf)
-    """Step and `eval/psnr` of the last evaluation."""
+    """Step of the last evaluation, and its score that is ranked by."""
     meter: Meter = field(default_factory=Meter)
 
     def run(self, state: TrainState) -> TrainState:
@@ -99,9 +98,9 @@ class Loop:
             self.say(line)
 
     def evaluate(self, state: TrainState) -> bool:
-        """Score the reconstructions of held-out images, and show some.
+        """Score the model as it is, and show what it does.
 
-        Returns whether they are the best so far, of a run that keeps its best.
+        Returns whether it is the best so far, of a run that keeps its best.
         """
         self.watchdog.begin("the evaluation at step", self.step)
         with self.timer.paused():
@@ -112,9 +111,10 @@ class Loop:
                 return False
             named = {f"eval/{name}": value for name, value in scores.items()}
             self.writers.scalars(self.step, named)
-            picture = self.evaluator.picture(values)
-            self.writers.images(self.step, {"reconstructions": picture})
-        self.scored = self.step, float(scores["psnr"])
+            self.writers.images(self.step, self.evaluator.pictures(values))
+        if self.evaluator.ranking is None:
+            return False
+        self.scored = self.step, float(scores[self.evaluator.ranking])
         if self.config.train.keep_best == 0:
             return False
         best = self.checkpoints.best_score
@@ -132,7 +132,7 @@ class Loop:
             check_finite(state, self.step)
             record = {
                 "config": workdirs.to_dict(self.config),
-                "model": describe(self.trainer.model),
+                "model": self.trainer.describe(),
                 "deepprism_jax": deepprism_jax.__version__,
             }
             items = {
@@ -169,7 +169,8 @@ class Loop:
         gather = jax.jit(lambda x: x, out_shardings=replicated(self.trainer.mesh))
         values = jax.device_get(gather(self.trainer.inference_values(state)))
         try:
-            save_pretrained(self.trainer.autoencoder.bind(values), path)
+            for name, model in self.trainer.models(values).items():
+                save_pretrained(model, path / name if name else path)
         except OSError as error:
             self.say(f"the model could not be exported: {error}")
             return False

@@ -2,24 +2,12 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from pathlib import Path
+from typing import Any
 
-from deepprism_jax.training.config import (
-    Config,
-    LossConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-)
-from deepprism_jax.training.networks import LPIPS
+from deepprism_jax.training.config import OptimizerConfig, TrainConfig
 from deepprism_jax.training.sharding import mesh_sizes
-from deepprism_jax.weights import store
-from deepprism_jax.weights.registry import COMMAND
-from deepprism_jax.weights.torchvision import TORCHVISION_NAMES
-
-_PERCEPTUAL_FILES = ("perceptual_weights", "perceptual_heads")
 
 
 class PreflightError(Exception):
@@ -40,37 +28,19 @@ def refusing() -> Iterator[None]:
         raise PreflightError(lines[0]) from error
 
 
-def check(config: Config, *, devices: int, processes: int = 1) -> None:
-    """Check a config against itself and the devices.
+def common_problems(config: Any, least: Mapping[str, int]) -> Iterator[str]:
+    """Check what every experiment has: numbers, optimizer, profile, moving average.
 
     Args:
         config: the experiment.
-        devices: devices over all processes.
-        processes: processes of the run.
-
-    Raises:
-        PreflightError: with all problems that there are.
+        least: the least values of further fields, by their dotted names.
     """
-    problems = [
-        *_at_least(config),
-        *_model(config.model, config.data.image_size),
-        *_adversarial(config.loss, config.train.steps),
-        *_optimizer(config.optimizer, config.train.steps),
-        *_profile(*config.train.profile_steps, config.train.steps),
-        *_devices(config, devices, processes),
-    ]
-    if problems:
-        raise PreflightError(*problems)
-
-
-def check_files(config: Config) -> None:
-    """Check that the files are there that the config needs, apart from the data.
-
-    Raises:
-        PreflightError: with all that are missing.
-    """
-    if problems := list(_perceptual(config.loss)):
-        raise PreflightError(*problems)
+    yield from _at_least(config, {**least, **_LEAST})
+    yield from _optimizer(config.optimizer, config.train.steps)
+    first, last = config.train.profile_steps
+    yield from _profile(first, last, config.train.steps)
+    if not 0 <= config.train.ema_decay < 1:
+        yield f"train.ema_decay={config.train.ema_decay} must lie in [0, 1); 0 is off"
 
 
 def as_steps(value: float, steps: int) -> int:
@@ -79,30 +49,6 @@ def as_steps(value: float, steps: int) -> int:
 
 
 _LEAST = {
-    "model.width": 1,
-    "model.fields": 1,
-    "model.groups": 1,
-    "model.rank": 1,
-    "model.downsamples": 0,
-    "model.blocks": 0,
-    "model.z_channels": 1,
-    "model.heads": 1,
-    "model.norm_groups": 1,
-    "model.codebook_size": 2,
-    "loss.perceptual_weight": 0,
-    "loss.kl_weight": 0,
-    "loss.commitment_weight": 0,
-    "loss.adversarial_weight": 0,
-    "loss.adversarial_start": 0,
-    "loss.adversarial_ramp": 0,
-    "loss.discriminator_warmup": 0,
-    "loss.r1_weight": 0,
-    "loss.lecam_weight": 0,
-    "discriminator.width": 1,
-    "discriminator.layers": 0,
-    "discriminator.fields": 1,
-    "discriminator.groups": 1,
-    "discriminator.rank": 1,
     "optimizer.weight_decay": 0,
     "optimizer.clip_norm": 0,
     "optimizer.warmup_steps": 0,
@@ -121,78 +67,12 @@ _LEAST = {
 }
 
 
-def _at_least(config: Config) -> Iterator[str]:
-    for name, least in _LEAST.items():
+def _at_least(config: Any, all_least: Mapping[str, int]) -> Iterator[str]:
+    for name, least in all_least.items():
         group, field = name.split(".")
         value = getattr(getattr(config, group), field)
         if not value >= least or value == math.inf:
             yield f"{name}={value} must be a number from {least} up"
-
-
-def _model(model: ModelConfig, image_size: tuple[int, int]) -> Iterator[str]:
-    for name, parts in (("norm_groups", model.norm_groups), ("heads", model.heads)):
-        if parts >= 1 and model.width >= 1 and model.width % parts:
-            yield (
-                f"model.{name}={parts} must divide model.width={model.width}; choose "
-                f"one of {divisors(model.width)}"
-            )
-    factor = 2**model.downsamples if model.downsamples >= 0 else 1
-    if any(side < 1 or side % factor for side in image_size):
-        near = tuple(max(1, round(side / factor)) * factor for side in image_size)
-        yield (
-            f"data.image_size={image_size} must be multiples of the factor {factor} "
-            f"(2**model.downsamples); the nearest is {near}"
-        )
-
-
-def _perceptual(loss: LossConfig) -> Iterator[str]:
-    if not loss.perceptual_weight > 0:
-        return
-    name = TORCHVISION_NAMES[loss.perceptual_net]
-    if not loss.perceptual_weights and store.find(name) is None:
-        yield (
-            f"loss.perceptual_weight={loss.perceptual_weight} needs "
-            f"loss.perceptual_weights, a file of {loss.perceptual_net} weights: run "
-            f"{COMMAND} get {name}, give the path of one in torchvision's layout, or "
-            "set --loss.perceptual-weight 0"
-        )
-    paths = {field: getattr(loss, field) for field in _PERCEPTUAL_FILES}
-    if paths["perceptual_heads"] == LPIPS:
-        del paths["perceptual_heads"]
-        heads = f"lpips_{loss.perceptual_net}"
-        if store.find(heads) is None:
-            yield (
-                f"loss.perceptual_heads={LPIPS} are not on this machine: run "
-                f"{COMMAND} get {heads}, or give the path of a file"
-            )
-    for field, path in paths.items():
-        if path and not Path(path).is_file():
-            yield f"loss.{field}={path!r} is not a file; give the path of one"
-
-
-def _adversarial(loss: LossConfig, steps: int) -> Iterator[str]:
-    if not loss.adversarial_weight > 0:
-        for field in ("r1_weight", "lecam_weight"):
-            if getattr(loss, field) > 0:
-                yield (
-                    f"loss.{field}={getattr(loss, field)} regularises a discriminator, "
-                    "and there is none: set --loss.adversarial-weight above 0"
-                )
-        return
-    start = as_steps(loss.adversarial_start, steps)
-    warmup = as_steps(loss.discriminator_warmup, steps)
-    if start >= steps:
-        yield (
-            f"loss.adversarial_start={loss.adversarial_start} (step {start}) is never "
-            f"reached in train.steps={steps}: start earlier, or set "
-            "--loss.adversarial-weight 0"
-        )
-    if warmup > start:
-        yield (
-            f"loss.discriminator_warmup={loss.discriminator_warmup} ({warmup} steps) "
-            f"does not fit before loss.adversarial_start={loss.adversarial_start} "
-            f"(step {start}): start later or warm up for at most {start} steps"
-        )
 
 
 def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
@@ -223,18 +103,14 @@ def _profile(first: int, last: int, steps: int) -> Iterator[str]:
         )
 
 
-def _devices(config: Config, devices: int, processes: int) -> Iterator[str]:
-    train, mesh = config.train, config.mesh
-    if not 0 <= train.ema_decay < 1:
-        yield f"train.ema_decay={train.ema_decay} must lie in [0, 1); 0 is off"
+def batch_problems(config: Any, devices: int, processes: int) -> Iterator[str]:
+    """Check that a batch can be cut over the mesh, and the mesh over the devices."""
     try:
-        data, fsdp, channel = mesh_sizes(devices, **asdict(mesh))
+        data, fsdp, _ = mesh_sizes(devices, **asdict(config.mesh))
     except ValueError as error:
         yield str(error)
         return
-    yield from _batch(train, data * fsdp, devices, processes)
-    if channel > 1:
-        yield from _channels(config, channel)
+    yield from _batch(config.train, data * fsdp, devices, processes)
 
 
 def _batch(
@@ -257,37 +133,6 @@ def _batch(
         yield (
             f"train.batch_size={train.batch_size} must be divisible by the {processes} "
             "processes"
-        )
-
-
-_CUT_KINDS = ("deepprism", "prism_separable", "channel", "dense")
-
-
-def _channels(config: Config, parts: int) -> Iterator[str]:
-    """What cutting the channels of feature maps asks of the network."""
-    model = config.model
-    asked = f"mesh.channel={parts}"
-    if model.conv not in _CUT_KINDS:
-        yield (
-            f"{asked} cannot cut model.conv={model.conv}; choose one of "
-            f"{', '.join(_CUT_KINDS)}, or --mesh.channel 1"
-        )
-        return
-    fields = model.fields if model.conv == "deepprism" else 1
-    cut = fields * parts
-    for name, number in (("width", model.width), ("norm_groups", model.norm_groups)):
-        if number % cut:
-            product = f"model.fields={fields} x {asked}" if fields > 1 else asked
-            near = cut * max(round(number / cut), 1)
-            yield (
-                f"model.{name}={number} must be a multiple of {product}, {cut}; the "
-                f"nearest is {near}"
-            )
-    height, width = (side // 2**model.downsamples for side in config.data.image_size)
-    if model.attention and height * width % parts and model.heads % cut:
-        yield (
-            f"{asked} must divide the {height}x{width} positions of the latent, or set "
-            "--model.no-attention"
         )
 
 

@@ -20,21 +20,24 @@ from deepprism_jax.training.board import open_board
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.cli import Run
 from deepprism_jax.training.compilation import keep_programs
-from deepprism_jax.training.config import Config
 from deepprism_jax.training.dry_run import dry_run
-from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.loop import DONE, FAILED, Loop
 from deepprism_jax.training.meter import NonFiniteError
 from deepprism_jax.training.mirror import Mirror
-from deepprism_jax.training.peak import ideal_seconds
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.processes import join, meet_devices
 from deepprism_jax.training.profiling import Profile
-from deepprism_jax.training.setup import Data, make_trainer, open_data
+from deepprism_jax.training.setup import Data
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.stragglers import Stragglers
 from deepprism_jax.training.summary import run_lines
+from deepprism_jax.training.systems import (
+    Experiment,
+    make_trainer,
+    open_data,
+    system_of,
+)
 from deepprism_jax.training.timing import StepTimer
 from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.training.watchdog import Watchdog
@@ -69,7 +72,7 @@ def main(run: Run) -> int:
     return train(run.config, run.workdir, resume=run.resume)
 
 
-def train(config: Config, workdir: PathLike, *, resume: bool = False) -> int:
+def train(config: Experiment, workdir: PathLike, *, resume: bool = False) -> int:
     """Train as the config says and return the exit code; every process calls.
 
     Raises:
@@ -83,8 +86,10 @@ def train(config: Config, workdir: PathLike, *, resume: bool = False) -> int:
         return FAILED if FAILED in codes else codes[0]
 
 
-def _train(config: Config, workdir: PathLike, resume: bool, watchdog: Watchdog) -> int:
-    board, notes = watchdog.board, []
+def _train(
+    config: Experiment, workdir: PathLike, resume: bool, watchdog: Watchdog
+) -> int:
+    board, notes, system = watchdog.board, [], system_of(config)
     with refusing():
         meet_devices()
     with refusing_together(board, "preflight") as facts:
@@ -133,13 +138,13 @@ def _train(config: Config, workdir: PathLike, resume: bool, watchdog: Watchdog) 
             workdir=workdir,
             trainer=trainer,
             batches=data.train,
-            evaluator=Evaluator(trainer, data.held_out, interrupted=interrupted),
+            evaluator=system.make_evaluator(trainer, data, interrupted),
             checkpoints=checkpoints,
             writers=writers,
             stop=stop,
             watchdog=watchdog,
             stragglers=stragglers,
-            timer=StepTimer(config.train.batch_size, ideal_seconds(trainer)),
+            timer=StepTimer(config.train.batch_size, system.ideal_seconds(trainer)),
             profile=stack.enter_context(
                 Profile(
                     workdir / profiling.FOLDER,
@@ -183,7 +188,11 @@ def restore(
 
 
 def open_writers(
-    workdir: AnyPath, config: Config, step: int | None, *, say: Callable[[str], None]
+    workdir: AnyPath,
+    config: Experiment,
+    step: int | None,
+    *,
+    say: Callable[[str], None],
 ) -> Writers:
     """Return the writers of process 0, going on from a step if not None.
 

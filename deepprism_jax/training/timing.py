@@ -43,7 +43,7 @@ class StepTimer:
     batch_size: int
     """Images a step, over all devices."""
     ideal_seconds: Callable[[int], float] | None = None
-    """What a step would take at the devices' peak; see `training.peak`."""
+    """What a step would take at the devices' peak; see `training.autoencoder.peak`."""
     running: bool = False
     _since: int = 0
     _waited: float = 0.0

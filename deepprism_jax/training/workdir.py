@@ -3,7 +3,9 @@
 WORKDIR/config.json                  the config, complete
         metrics.jsonl                numbers and messages, one JSON object a line
         tensorboard/                 the same numbers, and pictures
-        reconstructions/STEP.png     input over reconstruction, at each evaluation
+        reconstructions/STEP.png     input over reconstruction, at each evaluation;
+                                     or samples/, what a denoiser draws
+        images/NAME.png              the images that a denoiser is trained on
         checkpoints/STEP/            state, ema, data, config
         model/                       the export, once the run is done
         cache/                       compiled programs, for runs that go on
@@ -30,8 +32,13 @@ from deepprism_jax.paths import (
     write_whole,
 )
 from deepprism_jax.training import compilation
-from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.systems import (
+    CONFIGS,
+    Experiment,
+    name_of,
+    system_of,
+)
 from deepprism_jax.weights.items import flatten_names, steps
 from deepprism_jax.weights.pretrained import CHECKPOINTS, CONFIG
 
@@ -39,6 +46,9 @@ METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 MODEL = "model"
 
+_OF_ANOTHER_VERSION = (
+    f"it was written by another version than {deepprism_jax.__version__}"
+)
 _LOCK = ".lock"
 _PART = f".{CONFIG}."
 """How the name of a config begins that is being written."""
@@ -62,21 +72,23 @@ MAY_CHANGE = (
 """Fields that a resumed run may have otherwise: it is still the same run."""
 
 
-def to_dict(config: Config) -> dict[str, Any]:
+def to_dict(config: Experiment) -> dict[str, Any]:
     """Return a config as JSON-able dictionaries."""
     return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
-def from_dict(values: Mapping[str, Any]) -> Config:
+def from_dict(values: Mapping[str, Any], system: str = "autoencoder") -> Experiment:
     """Return the config that `to_dict` was given; fields it lacks take their defaults.
 
     Raises:
-        ValueError: a field is unknown.
+        ValueError: a field is unknown, or the system is.
     """
-    return _make(Config, values, "")
+    if system not in CONFIGS:
+        raise ValueError(f"unknown system {system!r}; {_OF_ANOTHER_VERSION}")
+    return _make(CONFIGS[system], values, "")
 
 
-def read_config(workdir: PathLike) -> Config:
+def read_config(workdir: PathLike) -> Experiment:
     """Return the config of a work directory.
 
     Raises:
@@ -91,19 +103,20 @@ def read_config(workdir: PathLike) -> Config:
             )
         text = path.read_text()
     try:
-        values = json.loads(text)["config"]
-        return from_dict(values)
+        record = json.loads(text)
+        # What the first versions wrote is of the one system that there was.
+        return from_dict(record["config"], record.get("system", "autoencoder"))
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no config of a run: {error}") from None
 
 
-def differences(there: Config, here: Config) -> dict[str, tuple[Any, Any]]:
+def differences(there: Experiment, here: Experiment) -> dict[str, tuple[Any, Any]]:
     """Return dotted name to both values, for all fields that differ."""
     old, new = flatten_names(to_dict(there)), flatten_names(to_dict(here))
     return {name: (old[name], new[name]) for name in new if old[name] != new[name]}
 
 
-def check_workdir(workdir: PathLike, config: Config, *, resume: bool) -> None:
+def check_workdir(workdir: PathLike, config: Experiment, *, resume: bool) -> None:
     """Refuse a directory that this run must not write to; nothing is written here.
 
     Raises:
@@ -135,6 +148,11 @@ def check_workdir(workdir: PathLike, config: Config, *, resume: bool) -> None:
         ) from None
     except ValueError as error:
         raise PreflightError(f"{error}; choose another --workdir") from None
+    if type(there) is not type(config):
+        raise PreflightError(
+            f"{workdir} is a run of {name_of(there)}, and this is one of "
+            f"{name_of(config)}; choose another --workdir"
+        )
     changes = differences(there, config)
     for name in MAY_CHANGE:
         changes.pop(name, None)
@@ -163,7 +181,7 @@ def check_workdir(workdir: PathLike, config: Config, *, resume: bool) -> None:
 
 
 @contextlib.contextmanager
-def claim(workdir: PathLike, config: Config, *, resume: bool) -> Iterator[None]:
+def claim(workdir: PathLike, config: Experiment, *, resume: bool) -> Iterator[None]:
     """Make the directory, write the config, and keep other runs out until the end.
 
     Raises:
@@ -179,13 +197,17 @@ def claim(workdir: PathLike, config: Config, *, resume: bool) -> Iterator[None]:
                 lock = stack.enter_context((workdir / _LOCK).open("w"))
             _exclude_others(lock, workdir)
             check_workdir(workdir, config, resume=resume)
-        record = {"deepprism_jax": deepprism_jax.__version__, "config": to_dict(config)}
+        record = {
+            "deepprism_jax": deepprism_jax.__version__,
+            "system": name_of(config),
+            "config": to_dict(config),
+        }
         with refusing():
             write_whole(workdir / CONFIG, json.dumps(record, indent=2) + "\n")
         yield
 
 
-def notes_on_changes(there: Config, here: Config) -> list[str]:
+def notes_on_changes(there: Experiment, here: Experiment) -> list[str]:
     """Return one line for each allowed change, with what it does to schedules."""
     lines = []
     for name, (old, new) in differences(there, here).items():
@@ -196,21 +218,12 @@ def notes_on_changes(there: Config, here: Config) -> list[str]:
     return lines
 
 
-def _effect_of_steps(config: Config) -> str:
+def _effect_of_steps(config: Experiment) -> str:
     """Say which schedules are laid out over the whole run."""
     spanned = []
     if config.optimizer.schedule != "constant":
         spanned.append(f"the {config.optimizer.schedule} learning rate")
-    if config.loss.adversarial_weight > 0:
-        spanned += [
-            f"loss.{field}"
-            for field in (
-                "adversarial_start",
-                "adversarial_ramp",
-                "discriminator_warmup",
-            )
-            if 0 < getattr(config.loss, field) < 1
-        ]
+    spanned += system_of(config).spanned(config)
     if not spanned:
         return "no schedule depends on it"
     return f"{', '.join(spanned)} now span {config.train.steps} steps and jump here"
@@ -221,10 +234,7 @@ def _make(cls: Any, values: Mapping[str, Any], prefix: str) -> Any:
     known = {}
     for name, value in values.items():
         if name not in hints:
-            raise ValueError(
-                f"unknown field {prefix}{name}; it was written by another version than "
-                f"{deepprism_jax.__version__}"
-            )
+            raise ValueError(f"unknown field {prefix}{name}; {_OF_ANOTHER_VERSION}")
         hint = hints[name]
         if dataclasses.is_dataclass(hint):
             value = _make(hint, value, f"{prefix}{name}.")

@@ -9,8 +9,8 @@ from configs import CONFIGS
 from deepprism_jax.analysis import plan_sweep
 from deepprism_jax.analysis.plan_sweep import advice, changed, options, sweep
 from deepprism_jax.analysis.plan_topology import parse_slice
-from deepprism_jax.training.preflight import check
 from deepprism_jax.training.sharding import mesh_sizes
+from deepprism_jax.training.systems import check
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 from flax import nnx
 
 from deepprism_jax.layers.functional import Functional, values_of
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.state import TrainState
-from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.weights.pretrained import PretrainedMixin
 
 
@@ -20,7 +20,7 @@ class Gain(PretrainedMixin, nnx.Module):
         self.gain = nnx.Param(jnp.full((), start))
 
 
-class FakeTrainer(Trainer):
+class FakeTrainer(AutoencoderTrainer):
     """Learns the mean of the pixels, with noise; its loss can be made to break."""
 
     bad_loss_at = bad_state_at = -1
@@ -28,7 +28,7 @@ class FakeTrainer(Trainer):
     def __init__(self, config):
         self.config, self.mesh = config, make_mesh()
         self.model = nnx.eval_shape(lambda: Gain(rngs=nnx.Rngs(0)))
-        self.autoencoder = Functional(self.model)
+        self.network = Functional(self.model)
         self.cuts = {}
         self.step = jax.jit(self._step, donate_argnums=0)
         self.reconstruct = jax.jit(lambda values, images: images // 2)

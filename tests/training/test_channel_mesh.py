@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from deepprism_jax.training import cuts
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import (
     Config,
     DataConfig,
@@ -18,7 +19,6 @@ from deepprism_jax.training.config import (
     TrainConfig,
 )
 from deepprism_jax.training.setup import mesh_of
-from deepprism_jax.training.trainer import Trainer
 
 DATA = DataConfig(image_size=(4, 4))
 # Adam would take the sign of rounding, all the gradient of a bias before a norm.
@@ -46,7 +46,9 @@ def config_of(loss=NO_CRITIC, **model):
 
 def two_steps(config, **sizes):
     config = replace(config, mesh=MeshConfig(**sizes))
-    trainer = Trainer(config, mesh_of(config, jax.devices()[: 4 if sizes else 1]))
+    trainer = AutoencoderTrainer(
+        config, mesh_of(config, jax.devices()[: 4 if sizes else 1])
+    )
     state = trainer.init()
     pixels = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 4, 3), np.uint8)
     for images in pixels:

@@ -7,8 +7,8 @@ from configs import CONFIGS
 from deepprism_jax.analysis.plan_program import collectives
 from deepprism_jax.analysis.plan_sweep import changed
 from deepprism_jax.ops import bilinear
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.sharding import make_mesh
-from deepprism_jax.training.trainer import Trainer
 
 SMALL = {"width": 8, "blocks": 0, "norm_groups": 4, "downsamples": 1}
 
@@ -16,7 +16,9 @@ SMALL = {"width": 8, "blocks": 0, "norm_groups": 4, "downsamples": 1}
 def trainer(**model):
     config = CONFIGS["quickstart"].get_config()
     sizes = {"image_size": (8, 8)}
-    return Trainer(changed(config, model=SMALL | model, data=sizes), make_mesh())
+    return AutoencoderTrainer(
+        changed(config, model=SMALL | model, data=sizes), make_mesh()
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from fake_trainer import FakeTrainer, Gain
 from PIL import Image
 
 from deepprism_jax.training import checkpoints, loop, program
+from deepprism_jax.training.autoencoder.evaluator import Evaluator
 from deepprism_jax.training.config import Config, DataConfig, TrainConfig
-from deepprism_jax.training.evaluator import Evaluator
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.weights.items import load_items, steps
 

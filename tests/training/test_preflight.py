@@ -6,13 +6,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from deepprism_jax.training.autoencoder.checks import check, check_files
+from deepprism_jax.training.autoencoder.networks import make_perceptual
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.networks import make_perceptual
 from deepprism_jax.training.preflight import (
     PreflightError,
     as_steps,
-    check,
-    check_files,
     divisors,
     refusing,
 )

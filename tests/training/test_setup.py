@@ -6,7 +6,7 @@ import pytest
 
 from deepprism_jax.losses import PerceptualDistance
 from deepprism_jax.models.feature_networks import SQUEEZENET
-from deepprism_jax.training import trainer
+from deepprism_jax.training.autoencoder import trainer
 from deepprism_jax.training.config import (
     Config,
     DataConfig,
@@ -15,7 +15,7 @@ from deepprism_jax.training.config import (
     ModelConfig,
 )
 from deepprism_jax.training.preflight import PreflightError
-from deepprism_jax.training.setup import make_trainer
+from deepprism_jax.training.systems import make_trainer
 
 MODEL = ModelConfig(
     conv="dense", width=8, blocks=0, downsamples=1, norm_groups=4, attention=False

@@ -7,12 +7,13 @@ import pytest
 
 from configs import CONFIGS
 from deepprism_jax.analysis.chips import peak_operations
-from deepprism_jax.training import peak, timing
+from deepprism_jax.training import timing
+from deepprism_jax.training.autoencoder import peak
+from deepprism_jax.training.autoencoder.peak import ideal_seconds, step_operations
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import ModelConfig
-from deepprism_jax.training.peak import ideal_seconds, step_operations
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.timing import StepTimer
-from deepprism_jax.training.trainer import Trainer
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def a_trainer(**loss):
         loss=dataclasses.replace(config.loss, **loss),
         train=dataclasses.replace(config.train, steps=100),
     )
-    return Trainer(config, make_mesh())
+    return AutoencoderTrainer(config, make_mesh())
 
 
 def test_operations_are_those_of_the_definition():

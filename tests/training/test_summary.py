@@ -4,6 +4,7 @@ import re
 import pytest
 
 from deepprism_jax.ops.native import library
+from deepprism_jax.training.autoencoder.system import batch_line, data_line, networks
 from deepprism_jax.training.config import (
     Config,
     LossConfig,
@@ -12,12 +13,9 @@ from deepprism_jax.training.config import (
 )
 from deepprism_jax.training.setup import Data
 from deepprism_jax.training.summary import (
-    batch_line,
-    data_line,
     devices_line,
     learning_rate_line,
     mesh_line,
-    networks,
     parameters_line,
 )
 

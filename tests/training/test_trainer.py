@@ -11,6 +11,7 @@ from jax.sharding import PartitionSpec
 
 from deepprism_jax.training import cuts
 from deepprism_jax.training import state as state_module
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import (
     Config,
     DataConfig,
@@ -23,7 +24,6 @@ from deepprism_jax.training.config import (
 )
 from deepprism_jax.training.setup import mesh_of
 from deepprism_jax.training.sharding import make_mesh
-from deepprism_jax.training.trainer import Trainer
 
 TINY = Config(
     model=ModelConfig(
@@ -47,7 +47,7 @@ def _images():
 
 
 def one_step(config, devices):
-    trainer = Trainer(config, make_mesh(jax.devices()[:devices]))
+    trainer = AutoencoderTrainer(config, make_mesh(jax.devices()[:devices]))
     state, metrics = trainer.step(trainer.init(), trainer.shard_pieces(_images()))
     return trainer, state, jax.device_get(metrics)
 
@@ -133,7 +133,7 @@ def test_the_discriminator_keeps_still_until_its_first_step_and_starts_fresh():
         discriminator=DiscriminatorConfig(width=8, layers=1),
         optimizer=OptimizerConfig(learning_rate=rate, clip_norm=0.0),
     )
-    trainer = Trainer(config, make_mesh(jax.devices()[:1]))
+    trainer = AutoencoderTrainer(config, make_mesh(jax.devices()[:1]))
     state = trainer.init()
     batch = trainer.shard_batch(_images())
 
@@ -169,7 +169,7 @@ def test_pieces_hold_the_same_images_on_any_number_of_devices():
     )
     found = []
     for devices in (1, 2):
-        trainer = Trainer(config, make_mesh(jax.devices()[:devices]))
+        trainer = AutoencoderTrainer(config, make_mesh(jax.devices()[:devices]))
         state = trainer.init()._replace(step=jax.numpy.int32(2))
         _, metrics = trainer.step(state, trainer.shard_pieces(_images()))
         found.append(float(metrics["adversarial_factor"]))
@@ -179,7 +179,7 @@ def test_pieces_hold_the_same_images_on_any_number_of_devices():
 
 def curve(config, devices, steps=3):
     """Losses and final state of a few steps, each on other images."""
-    trainer = Trainer(config, mesh_of(config, jax.devices()[:devices]))
+    trainer = AutoencoderTrainer(config, mesh_of(config, jax.devices()[:devices]))
     state, losses = trainer.init(), []
     generator = np.random.default_rng(0)
     for _ in range(steps):

@@ -2,13 +2,13 @@ import jax
 import numpy as np
 import pytest
 
-from deepprism_jax.training.evaluator import COLUMNS, Evaluator
+from deepprism_jax.training.autoencoder.evaluator import COLUMNS, Evaluator
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.grids import image_grid
 from deepprism_jax.training.sharding import make_mesh
-from deepprism_jax.training.trainer import Trainer
 
 
-class Halving(Trainer):
+class Halving(AutoencoderTrainer):
     """Reconstructs every image at half its brightness, spread over all devices."""
 
     def __init__(self):
@@ -46,7 +46,9 @@ def test_picture_shows_the_first_real_images_over_their_reconstructions():
     shown = data[0]["image"][data[0]["mask"]][:COLUMNS]
     expected = image_grid({"input": shown, "reconstruction": shown // 2}, scale=4)
     for _ in range(2):
-        np.testing.assert_array_equal(evaluator.picture({}), expected)
+        np.testing.assert_array_equal(
+            evaluator.pictures({})["reconstructions"], expected
+        )
 
 
 def test_a_process_whose_rows_only_fill_up_the_batch_makes_a_picture_too():
@@ -55,7 +57,9 @@ def test_a_process_whose_rows_only_fill_up_the_batch_makes_a_picture_too():
         data = batches(mask)
         shown = data[0]["image"][: max(sum(mask), 1)]
         expected = image_grid({"input": shown, "reconstruction": shown // 2}, scale=4)
-        np.testing.assert_array_equal(Evaluator(Halving(), data).picture({}), expected)
+        np.testing.assert_array_equal(
+            Evaluator(Halving(), data).pictures({})["reconstructions"], expected
+        )
 
 
 def test_an_interrupted_evaluation_gives_nothing():

@@ -13,8 +13,8 @@ from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.discriminator import PatchDiscriminator
 from deepprism_jax.ops import to_float
+from deepprism_jax.training.autoencoder.objective import AdversarialPlan, Objective
 from deepprism_jax.training.config import LossConfig
-from deepprism_jax.training.step import AdversarialPlan, Objective
 
 QUIET = LossConfig(kl_weight=0.0, commitment_weight=0.0, adversarial_weight=0.0)
 # Dense, because its programs compile fastest; the terms do not know the difference.

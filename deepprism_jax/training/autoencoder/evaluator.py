@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.evaluation import evaluate, scalars
 from deepprism_jax.training.grids import image_grid
-from deepprism_jax.training.trainer import Trainer
 
 COLUMNS = 8
 """Images in the picture."""
@@ -27,9 +27,11 @@ class Evaluator:
             Several processes must get the same answers, for they work together.
     """
 
+    ranking = "psnr"
+
     def __init__(
         self,
-        trainer: Trainer,
+        trainer: AutoencoderTrainer,
         batches: Iterable[Mapping[str, Any]],
         *,
         interrupted: Callable[[], bool] = lambda: False,
@@ -47,7 +49,7 @@ class Evaluator:
         )
         return {} if self._interrupted() else scalars(scores)
 
-    def picture(self, values: Any) -> np.ndarray:
+    def pictures(self, values: Any) -> dict[str, np.ndarray]:
         """Return the first images over their reconstructions, uint8 [H, W, 3].
 
         All processes call it, for they reconstruct together; each gets a picture of its
@@ -60,10 +62,11 @@ class Evaluator:
         outputs = _local_rows(self._trainer.reconstruct(values, placed))
         mask = self._first["mask"]
         shown = np.flatnonzero(mask)[:COLUMNS] if mask.any() else [0]
-        return image_grid(
+        grid = image_grid(
             {"input": inputs[shown], "reconstruction": outputs[shown]},
             scale=max(1, _SIDE // inputs.shape[1]),
         )
+        return {"reconstructions": grid}
 
     def _until_interrupted(self) -> Iterator[Mapping[str, Any]]:
         for number, batch in enumerate(self._batches):

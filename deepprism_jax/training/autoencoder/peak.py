@@ -17,8 +17,8 @@ from flax import nnx
 
 from deepprism_jax.analysis import layer_costs
 from deepprism_jax.analysis.chips import peak_operations
-from deepprism_jax.training.networks import make_discriminator
-from deepprism_jax.training.trainer import Trainer
+from deepprism_jax.training.autoencoder.networks import make_discriminator
+from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 
 
 class StepOperations(NamedTuple):
@@ -36,7 +36,7 @@ class StepOperations(NamedTuple):
         return self.autoencoder + self.perceptual + judged
 
 
-def step_operations(trainer: Trainer) -> StepOperations:
+def step_operations(trainer: AutoencoderTrainer) -> StepOperations:
     """Count the operations of a training step for one image; nothing is computed.
 
     A backward pass counts as two forward passes, one for its input and one for its
@@ -63,7 +63,7 @@ def step_operations(trainer: Trainer) -> StepOperations:
     )
 
 
-def ideal_seconds(trainer: Trainer) -> Callable[[int], float] | None:
+def ideal_seconds(trainer: AutoencoderTrainer) -> Callable[[int], float] | None:
     """Return what a step, counted from 1, takes at the peak of the trainer's devices.
 
     None where the peak of one is not known, as that of CPUs.

@@ -1,0 +1,1 @@
+"""Training of autoencoders: networks, eq. (9) as one objective, reconstructions."""

@@ -1,0 +1,1 @@
+"""Training of single-image denoisers (SinDDM), one or many at once."""
