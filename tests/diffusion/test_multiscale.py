@@ -9,14 +9,24 @@ import pytest
 
 from deepprism_jax.diffusion import multiscale
 from deepprism_jax.diffusion.multiscale import (
+    MultiScale,
     multi_scale,
     noised,
+    output_sizes,
+    sample,
     sample_scale,
     sample_scales,
+    sizes_ending_in,
 )
 from deepprism_jax.diffusion.pyramid import make_pyramid, pyramid_sizes
 from deepprism_jax.diffusion.rescale import rescale_losses
-from deepprism_jax.diffusion.reverse import rows_of, step_back
+from deepprism_jax.diffusion.reverse import (
+    Guide,
+    first_noise,
+    fresh_noise,
+    rows_of,
+    step_back,
+)
 from deepprism_jax.diffusion.schedules import cosine
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "sinddm.npz")
@@ -116,3 +126,114 @@ def test_one_who_knows_the_image_draws_it():
     for image, expected in zip(drawn, SMALL.images, strict=True):
         assert image.shape == (2, *expected.shape)
         np.testing.assert_allclose(image, np.stack([expected] * 2), atol=1e-5)
+
+
+def test_an_image_has_the_noise_of_its_number():
+    key, shape = jax.random.key(5), (3, 4, 5, 2)
+    drawn = first_noise(key, shape)
+    np.testing.assert_array_equal(drawn[2:], first_noise(key, (1, 4, 5, 2), first=2))
+    assert np.abs(drawn[0] - drawn[1]).min() > 0
+    fresh = jax.jit(fresh_noise)
+    from_2 = fresh(key, jnp.zeros(shape), jnp.int32(2))
+    np.testing.assert_array_equal(
+        fresh(key, jnp.zeros(shape), jnp.int32(0))[2], from_2[0]
+    )
+    assert jnp.abs(from_2[0] - from_2[1]).min() > 0
+
+
+def test_a_gaussian_is_drawn_with_its_variance():
+    """Whose noise is known: fresh noise must be new at every time."""
+    alone = MultiScale(
+        ((64, 64),), cosine(100), np.zeros((1, 100), "f"), np.int32([100])
+    )
+
+    def denoise(x, t, scale):
+        alpha, sigma = alone.schedule.at(t, 4)
+        return sigma * x / (0.04 * alpha**2 + sigma**2)
+
+    drawn = sample(denoise, alone, 1, 1, jax.random.key(0))
+    assert 0.033 < drawn.var() < 0.043
+
+
+@pytest.fixture
+def walks(monkeypatch):
+    """Return what would be drawn, instead of drawing it."""
+    seen = []
+
+    def note(denoise, rows, scale, start, noise, key, first, guide, *, stochastic):
+        seen.append((scale, rows, start, noise, key, first, guide, stochastic))
+        return jnp.asarray(start)
+
+    monkeypatch.setattr(multiscale, "walk", note)
+    return seen
+
+
+def test_scales_follow_each_other_from_noise(walks):
+    def guide(scale, size):
+        return Guide(np.full((*size, 1), scale, "f"), np.zeros((*size, 3), "f"))
+
+    options = {"multiples": (2.0, 0.5), "first": 4, "guide": guide}
+    sample(network, FEW, 2, 3, jax.random.key(0), **options)
+    scales, rows, starts, noise, keys, first, guides, stochastic = zip(
+        *walks, strict=True
+    )
+    sizes = output_sizes(FEW.sizes, (2.0, 0.5))
+    assert scales == (0, 1, 2)
+    assert [x.shape[1:3] for x in starts] == list(sizes)
+    assert sizes[-1] == (32, 6)
+    assert [len(r.t) for r in rows] == FEW.starts.tolist()
+    assert noise[0] is None
+    np.testing.assert_array_equal(noise[1], first_noise(keys[1], (2, *sizes[1], 3), 4))
+    assert len({str(jax.random.key_data(key)) for key in keys}) == 3
+    assert first == (4, 4, 4)
+    assert [(g.keep[0, 0, 0], g.add.shape[:2]) for g in guides] == [
+        *zip(scales, sizes, strict=True)
+    ]
+    assert stochastic == (True, False, False)
+    assert max(r.blur.max() for r in rows) == np.float32(0.55)
+
+
+def test_scales_follow_each_other_from_an_image(walks):
+    sizes = sizes_ending_in(FEW.sizes, (20, 30))
+    options = {"sizes": sizes, "first_scale": 1, "begin": 2, "blurred": False}
+    start = np.full((20, 30, 3), 0.5, np.float32)
+    sample(network, FEW, 2, 3, jax.random.key(0), start=start, **options)
+    scales, rows, starts, noise, *_ = zip(*walks, strict=True)
+    assert scales == (1, 2)
+    assert [x.shape for x in starts] == [(2, *size, 3) for size in sizes[1:]]
+    assert sizes[-1] == (20, 30)
+    np.testing.assert_allclose(starts[0], 0.5, rtol=1e-6)
+    assert rows[0].t.tolist() == [1, 0]
+    assert not rows[0].blur.any()
+    assert len(rows[1].t) == FEW.starts[2]
+    assert rows[1].blur.any()
+    assert noise[0] is not None
+    alone = sample_scale(network, FEW, 0, starts[0], jax.random.key(0), begin=0)
+    np.testing.assert_array_equal(alone, starts[0])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"first_scale": 3}, r"first_scale=3 must lie in \[0, 2\]"),
+        ({"first_scale": 1}, "start is missing: only the coarsest"),
+        ({"multiples": (0.0, 1.0)}, "multiples=.* must be above 0"),
+        ({"sizes": ((4, 4),)}, "sizes has 1 entries; there are 3 scales"),
+        ({"start": SMALL.images[0], "begin": 13}, r"begin=13 must lie in \[0, 12\]"),
+        ({"eta": 2.0}, r"eta=2.0 must lie in \[0, 1\]"),
+        ({"most_blur": 1.0}, r"most_blur=1.0 must lie in \[0, 1\)"),
+        ({"count": 0}, "count=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused(options, told):
+    options = {"count": 1, "channels": 3, "key": jax.random.key(0)} | options
+    with pytest.raises(ValueError, match=told):
+        sample_scales(network, FEW, **options)
+
+
+def test_a_distance_is_multiplied():
+    twice = multi_scale(SMALL, COSINE, factor=2.0)
+    low = FEW.blur[1] < 0.5
+    np.testing.assert_allclose(2 * twice.blur[1][low], FEW.blur[1][low], rtol=1e-6)
+    with pytest.raises(ValueError, match=r"factor=0.0 must be above 0"):
+        multi_scale(SMALL, COSINE, factor=0.0)
