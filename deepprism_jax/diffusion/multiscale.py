@@ -26,7 +26,7 @@ from deepprism_jax.diffusion.reverse import (
     rows_of,
     walk,
 )
-from deepprism_jax.diffusion.schedules import Schedule
+from deepprism_jax.diffusion.schedules import Schedule, add_noise
 
 GuideOfScale = Callable[[int, Size], Guide | None]
 """A scale and the size there to what is done to its predicted images."""
@@ -68,6 +68,22 @@ def multi_scale(
     return MultiScale(pyramid.sizes, schedule, blur, starts)
 
 
+def mixed(
+    image: Float[Arrays, "*b h w c"],
+    enlarged: Float[Arrays, "*b h w c"],
+    t: Int[Arrays, " b"],
+    process: MultiScale,
+    scale: int | jax.Array,
+) -> Float[Array, "b h w c"]:
+    """Return what noise is added to: the image at time t gone over to the enlarged one.
+
+    Both may be one image for the whole batch. `process` may hold traced arrays.
+    """
+    blur = jnp.asarray(process.blur)[scale, t].reshape(-1, 1, 1, 1)
+    image = jnp.asarray(image)
+    return image + blur * (enlarged - image)
+
+
 def noised(
     image: Float[Arrays, "*b h w c"],
     enlarged: Float[Arrays, "*b h w c"],
@@ -76,13 +92,9 @@ def noised(
     process: MultiScale,
     scale: int | jax.Array,
 ) -> Float[Array, "b h w c"]:
-    """Return x_t of a scale's image and the enlarged one before it.
-
-    Both may be one image for the whole batch. `process` may hold traced arrays.
-    """
-    alpha, sigma = process.schedule.at(jnp.asarray(t), 4)
-    blur = jnp.asarray(process.blur)[scale, t].reshape(-1, 1, 1, 1)
-    return alpha * (image + blur * (enlarged - image)) + sigma * eps
+    """Return x_t of a scale's image and the enlarged one before it, as `mixed`."""
+    x0 = mixed(image, enlarged, t, process, scale)
+    return add_noise(x0, jnp.asarray(eps), jnp.asarray(t), process.schedule)
 
 
 def sample_scale(
@@ -104,7 +116,8 @@ def sample_scale(
     Args:
         denoise: gives the noise in x [B, h, w, C] at times [B] and scales [B]. Made as
             `jax.tree_util.Partial(function, parameters)`, it is compiled once for all
-            parameters; a plain function is compiled with what it closes over.
+            parameters and calls with the same function; a plain function is compiled
+            with what it closes over. See `reverse.noise_of` for other targets.
         process: the process of all scales, of arrays that are not traced.
         scale: which one.
         start: the image of the scale before, enlarged, in [-1, 1], to be noised here;
@@ -151,7 +164,7 @@ def sample(
     key: jax.Array,
     **options: Any,
 ) -> Float[Array, "b h w c"]:
-    """Draw images of the last scale, in about [-1, 1]; options as `sample_scales`."""
+    """Draw images of the last scale, in [-1, 1]; options as `sample_scales`."""
     *_, images = sample_scales(denoise, process, count, channels, key, **options)
     return images
 

@@ -14,8 +14,9 @@ the coarsest gamma = 0, and s is that of ancestral sampling: DDPM.
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +24,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.diffusion.prediction import Target, denoised
 from deepprism_jax.diffusion.pyramid import Arrays
 from deepprism_jax.diffusion.schedules import Schedule
 
@@ -35,6 +37,39 @@ def as_partial(function: Callable[..., Any]) -> jax.tree_util.Partial:
     if isinstance(function, jax.tree_util.Partial):
         return function
     return jax.tree_util.Partial(function)
+
+
+def noise_of(
+    predict: Callable[..., jax.Array], target: Target, schedule: Schedule
+) -> jax.tree_util.Partial:
+    """Return the denoiser of a network that predicts something else than the noise.
+
+    Args:
+        predict: x [B, H, W, C], time [B] and scale [B] to the target.
+        target: what it predicts.
+        schedule: of the noise.
+
+    Raises:
+        ValueError: the target is unknown.
+    """
+    if target == "eps":
+        return as_partial(predict)
+    if target not in get_args(Target):
+        known = list(get_args(Target))
+        raise ValueError(f"target={target!r} is unknown; choose one of {known}")
+    return jax.tree_util.Partial(_NoiseOf(target), as_partial(predict), schedule)
+
+
+@dataclass(frozen=True)
+class _NoiseOf:
+    """Compared by its value, so that equal ones are compiled once."""
+
+    target: Target
+
+    def __call__(self, predict, schedule, x, t, scale):
+        alpha, sigma = schedule.at(t, x.ndim)
+        found = predict(x, t, scale)
+        return denoised(self.target, found, x, alpha, sigma).eps
 
 
 class Guide(NamedTuple):

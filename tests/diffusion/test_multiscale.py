@@ -18,16 +18,18 @@ from deepprism_jax.diffusion.multiscale import (
     sample_scales,
     sizes_ending_in,
 )
+from deepprism_jax.diffusion.prediction import target_of
 from deepprism_jax.diffusion.pyramid import make_pyramid, pyramid_sizes
 from deepprism_jax.diffusion.rescale import rescale_losses
 from deepprism_jax.diffusion.reverse import (
     Guide,
     first_noise,
     fresh_noise,
+    noise_of,
     rows_of,
     step_back,
 )
-from deepprism_jax.diffusion.schedules import cosine
+from deepprism_jax.diffusion.schedules import add_noise, cosine
 
 GOLDEN = np.load(Path(__file__).parent / "golden" / "sinddm.npz")
 STEPS = [name.split()[1:] for name in GOLDEN if name.startswith("mean")]
@@ -126,6 +128,19 @@ def test_one_who_knows_the_image_draws_it():
     for image, expected in zip(drawn, SMALL.images, strict=True):
         assert image.shape == (2, *expected.shape)
         np.testing.assert_allclose(image, np.stack([expected] * 2), atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["eps", "x0", "v"])
+def test_noise_is_had_of_every_target(target):
+    rng = np.random.default_rng(0)
+    x0, eps = jnp.asarray(rng.standard_normal((2, 2, 4, 5, 3)), jnp.float32)
+    t = jnp.array([3, 9])
+    x = add_noise(x0, eps, t, COSINE)
+    wanted = target_of(target, x0, eps, *COSINE.at(t, 4))
+    denoise = noise_of(lambda x, t, scale: wanted, target, COSINE)
+    np.testing.assert_allclose(denoise(x, t, t), eps, atol=1e-5)
+    leaves, _ = jax.tree.flatten(noise_of(network, target, COSINE))
+    assert len(leaves) == (0 if target == "eps" else 2)
 
 
 def test_an_image_has_the_noise_of_its_number():
