@@ -9,7 +9,7 @@ from typing import Any
 
 from deepprism_jax.sampling.pictures import Pixels
 
-Advance = Callable[[float], None]
+Advance = Callable[[int], None]
 """Told how many more of `Drawing.work` are done."""
 
 
@@ -31,6 +31,6 @@ class Drawing:
     first: int
     lines: tuple[str, ...]
     facts: Mapping[str, Any]
-    work: float
+    work: int
     images: Callable[[Advance], Iterator[Pixels]]
     pictures: Mapping[str, Pixels] = field(default_factory=dict)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
@@ -128,7 +129,7 @@ def draw(
     work = work_of(model.process, plan)
     for place in range(0, count, together):
         wanted = min(together, count - place)
-        x = jax.numpy.zeros(())
+        x = jnp.zeros(())
         for x, done in zip(
             sample_scales(
                 denoise,
@@ -150,9 +151,16 @@ def draw(
         ):
             x.block_until_ready()
             advance(wanted * done)
-        if not bool(jax.numpy.isfinite(x).all()):
+        pixels, finite = _pixels(finish(x))
+        if not finite:
             raise FailedError(
                 f"{model.name} at step {model.step} draws no numbers; take an earlier "
                 "checkpoint, WORKDIR/checkpoints/STEP"
             )
-        yield from np.asarray(to_uint8(finish(x)))[:wanted]
+        yield from np.asarray(pixels)[:wanted]
+
+
+@jax.jit
+def _pixels(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return images as 8-bit pixels, and whether all were numbers."""
+    return to_uint8(images), jnp.isfinite(images).all()
