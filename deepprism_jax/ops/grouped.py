@@ -3,10 +3,10 @@
 XLA's CPU backend has no fast grouped convolution, and a very slow gradient of one: for
 4 x 16 x 16 x 64 in 32 groups it takes 100 times as long as for one group. There the
 groups are the diagonal blocks of a dense kernel whose other blocks are zero: many more
-multiplications, but ones that it is made for. With one channel a group (depthwise) the
-output is a sum of shifted copies of the input, one fused loop. And the kernel gradient
-between an image and many channels is one product of matrices, four to ten times faster
-than the convolution that XLA makes of it.
+multiplications, but ones that it is made for. One channel a group is the depthwise
+convolution (`ops/depthwise.py`). And the kernel gradient between an image and many
+channels is one product of matrices, four to ten times faster than the convolution that
+XLA makes of it.
 """
 
 from functools import partial
@@ -17,6 +17,8 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.ops.depthwise import depthwise_conv
+from deepprism_jax.ops.plain_conv import plain_conv
 from deepprism_jax.ops.varying import vary_alike
 
 _FEW_CHANNELS = 8
@@ -41,34 +43,21 @@ def grouped_conv(
     Returns:
         Feature map [B, ceil(H / strides), ceil(W / strides), C_out] of the type of x.
     """
-    plain = partial(_conv, groups=groups, strides=strides)
+    plain = partial(plain_conv, groups=groups, strides=strides)
     if groups == 1:
         if strides > 1 or min(kernel.shape[2:]) > _FEW_CHANNELS:
             return plain(x, kernel)
         x, kernel = vary_alike(x, kernel)
         return lax.platform_dependent(x, kernel, cpu=_few_channels, default=plain)
     if groups == x.shape[-1] == kernel.shape[-1]:
-        on_cpu = partial(_shifted, strides=strides)
-    else:
-        on_cpu = partial(_block_diagonal, groups=groups, strides=strides)
+        return depthwise_conv(x, kernel, strides=strides)
+    on_cpu = partial(_block_diagonal, groups=groups, strides=strides)
     return lax.platform_dependent(x, kernel, cpu=on_cpu, default=plain)
-
-
-def _conv(x: jax.Array, kernel: jax.Array, *, groups: int, strides: int) -> jax.Array:
-    half = kernel.shape[0] // 2
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        window_strides=(strides, strides),
-        padding=[(half, half), (half, half)],
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        feature_group_count=groups,
-    )
 
 
 @jax.custom_vjp
 def _few_channels(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _conv(x, kernel, groups=1, strides=1)
+    return plain_conv(x, kernel, groups=1, strides=1)
 
 
 def _few_channels_saving(x, kernel):
@@ -77,7 +66,7 @@ def _few_channels_saving(x, kernel):
 
 def _few_channels_pull(operands, g):
     x, kernel = operands
-    conv = partial(_conv, groups=1, strides=1)
+    conv = partial(plain_conv, groups=1, strides=1)
     (dx,) = jax.linear_transpose(lambda x: conv(x, kernel), x)(g)
     size, _, c_in, c_out = kernel.shape
     if c_in <= c_out:
@@ -116,22 +105,4 @@ def _block_diagonal(
     same = jnp.eye(groups, dtype=kernel.dtype)
     dense = jnp.einsum("hwigo,gf->hwfigo", blocks, same)
     dense = dense.reshape(rows, columns, groups * c_group, c_out)
-    return _conv(x, dense, groups=1, strides=strides)
-
-
-def _shifted(x: jax.Array, kernel: jax.Array, *, strides: int) -> jax.Array:
-    """Add up copies of x, shifted and weighted by a channel's taps, in float32."""
-    size, half = kernel.shape[0], kernel.shape[0] // 2
-    batch, height, width, channels = x.shape
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    padded = jnp.pad(x.astype(wide), [(0, 0), (half, half), (half, half), (0, 0)])
-    y = jnp.zeros((), wide)
-    for i, j in product(range(size), repeat=2):
-        window = lax.slice(
-            padded,
-            (0, i, j, 0),
-            (batch, i + height, j + width, channels),
-            (1, strides, strides, 1),
-        )
-        y = y + window * kernel[i, j, 0].astype(wide)
-    return y.astype(x.dtype)
+    return plain_conv(x, dense, groups=1, strides=strides)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from deepprism_jax.files import cache_directory
 
 HEADERS = ("vector.h", "taps.h", "silu.h", "moments.h")
-SOURCES = ("prism.cc", "group_norm.cc", "half_block.cc")
+SOURCES = ("prism.cc", "group_norm.cc", "half_block.cc", "depthwise.cc")
 HANDLERS = (
     "deepprism_prism",
     "deepprism_group_norm",
@@ -26,6 +26,7 @@ HANDLERS = (
     "deepprism_half_block",
     "deepprism_half_block_gradient",
     "deepprism_moments",
+    "deepprism_depthwise",
 )
 COMPILERS = ("c++", "g++", "clang++")
 LANES = 16
