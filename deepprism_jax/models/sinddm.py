@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from deepprism_jax.layers import ConvFactory, conv_factory, make_conv
+from deepprism_jax.layers import ConvFactory, conv_factory, make_conv, remat
 from deepprism_jax.layers.conv import ConvKind
 from deepprism_jax.layers.dense import Conv
 from deepprism_jax.layers.embedding import TimeEmbedding
@@ -68,7 +68,7 @@ class SinDDMBlock(nnx.Module):
 
 
 class SinDDM(PretrainedMixin, nnx.Module):
-    """Predicts the noise of an image of one scale of a pyramid.
+    """Predicts the noise, or v, of an image of one scale of a pyramid.
 
     Args:
         image_channels: channels of the images.
@@ -143,14 +143,20 @@ class SinDDM(PretrainedMixin, nnx.Module):
             )
             for n in range(4)
         )
-        self.conv_out: Any = make_conv(
-            "dense", ends, image_channels, kernel_size=1, dtype=dtype, rngs=rngs
+        self.conv_out = Conv(
+            ends,
+            image_channels,
+            kernel_size=1,
+            # Zero at first: the error starts at that of no prediction.
+            kernel_init=jax.nn.initializers.zeros,
+            dtype=dtype,
+            rngs=rngs,
         )
 
     def __call__(
         self, x: Image, t: Int[Array, " b"], scale: Int[Array, " b"]
     ) -> Float[Array, "b h w c"]:
-        """Predict the noise, float32 [B, H, W, C], of images of any size.
+        """Return the prediction, float32 [B, H, W, C], for images of any size.
 
         Args:
             x: noised images [B, H, W, C].
@@ -160,7 +166,8 @@ class SinDDM(PretrainedMixin, nnx.Module):
         condition = self.embedding(t, scale)
         h = x
         for block in self.blocks:
-            h = block(h, condition)
+            step = jax.checkpoint(block) if remat.policy() == "blocks" else block
+            h = step(h, condition)
         return self.conv_out(h).astype(jnp.float32)
 
 

@@ -148,8 +148,10 @@ class OptimizerConfig:
     """Clip gradients to this global norm; 0 is off."""
     warmup_steps: int = 0
     """Steps of linear warm-up."""
-    schedule: Literal["constant", "cosine"] = "constant"
+    schedule: Literal["constant", "cosine", "milestones"] = "constant"
     """Learning rate after the warm-up."""
+    milestones: tuple[float, ...] = (1 / 6, 1 / 3, 7 / 12, 2 / 3, 3 / 4, 11 / 12)
+    """Fractions of the steps at each of which `milestones` halves the rate."""
     final_ratio: float = 0.0
     """Last learning rate of the cosine schedule, as a ratio of the peak."""
     discriminator_ratio: float = 1.0

@@ -1,5 +1,6 @@
 """The optimizer and the learning rate that a configuration means."""
 
+from collections import Counter
 from typing import Any
 
 import optax
@@ -17,11 +18,16 @@ def peak_learning_rate(config: OptimizerConfig, batch_size: int) -> float:
 def make_schedule(
     config: OptimizerConfig, *, batch_size: int, steps: int, ratio: float = 1.0
 ) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant or a cosine to the end."""
+    """Learning rate by step: linear warm-up, then as the schedule says."""
     peak = ratio * peak_learning_rate(config, batch_size)
     warmup = config.warmup_steps
     if config.schedule == "constant":
         after = optax.constant_schedule(peak)
+    elif config.schedule == "milestones":
+        places = Counter(round(x * steps) - warmup for x in config.milestones)
+        after = optax.piecewise_constant_schedule(
+            peak, {place: 0.5**times for place, times in places.items()}
+        )
     else:
         after = optax.cosine_decay_schedule(
             peak, max(steps - warmup, 1), alpha=config.final_ratio

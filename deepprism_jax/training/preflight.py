@@ -1,7 +1,9 @@
 """What is checked before any work; a problem is one line: the value and the remedy."""
 
 import contextlib
+import dataclasses
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -26,6 +28,21 @@ def refusing() -> Iterator[None]:
     except (ValueError, OSError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise PreflightError(lines[0]) from error
+
+
+@contextlib.contextmanager
+def naming_options(config: Any, group: str) -> Iterator[None]:
+    """Name values in a ValueError by their options, `--model.rank=9` for `rank=9`."""
+    try:
+        yield
+    except ValueError as error:
+        fields = [field.name for field in dataclasses.fields(getattr(config, group))]
+        named = re.sub(
+            rf"(?<![\w.-])({'|'.join(fields)})=",
+            lambda match: f"--{group}.{match[1].replace('_', '-')}=",
+            str(error),
+        )
+        raise ValueError(named) from error
 
 
 def common_problems(config: Any, least: Mapping[str, int]) -> Iterator[str]:
@@ -88,6 +105,9 @@ def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
             f"optimizer.weight_decay={optimizer.weight_decay} is of no effect with "
             f"optimizer.name={optimizer.name}: choose adamw or lion"
         )
+    for share in optimizer.milestones:
+        if not 0 < share < 1:
+            yield f"optimizer.milestones={share} must lie between 0 and 1, of all steps"
     if 0 < steps <= optimizer.warmup_steps:
         yield (
             f"optimizer.warmup_steps={optimizer.warmup_steps} must be below "

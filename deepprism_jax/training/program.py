@@ -106,6 +106,7 @@ def _train(
         with refusing_together(board, "claim"):
             if jax.process_index() == 0:
                 stack.enter_context(workdirs.claim(workdir, config, resume=resume))
+                system.keep_inputs(workdir, data)
         stack.enter_context(keep_programs(workdir))
         stop = stack.enter_context(StopSignals(board))
         stragglers = Stragglers(board)

@@ -65,6 +65,8 @@ def learning_rate_line(config: Experiment) -> str:
         return (
             f"{line}, then constant" if optimizer.warmup_steps else f"{line}, constant"
         )
+    if optimizer.schedule == "milestones":
+        return f"{line}, halved at {len(optimizer.milestones)} milestones"
     return f"{line}, {optimizer.schedule} to {optimizer.final_ratio:g} of it"
 
 

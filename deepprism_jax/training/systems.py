@@ -11,6 +11,7 @@ from typing import Any, Protocol, cast, runtime_checkable
 
 import numpy as np
 
+from deepprism_jax.paths import AnyPath
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.setup import Data
 from deepprism_jax.training.sinddm.config import SinDDMConfig
@@ -61,6 +62,10 @@ class System(Protocol):
         self, trainer: Any, data: Data, interrupted: Callable[[], bool]
     ) -> Evaluator:
         """Return what evaluates it; `interrupted` is asked now and then."""
+        ...
+
+    def keep_inputs(self, workdir: AnyPath, data: Data) -> None:
+        """Write what is needed to use the model later, or raise PreflightError."""
         ...
 
     def mesh_shape(self, config: Any, devices: int) -> dict[str, int]:

@@ -35,6 +35,8 @@ ORBAX = "orbax"
 CHECKPOINTS = "checkpoints"
 BEST = "best"
 """`checkpoints/best` stands for the step of the highest score."""
+MODELS = "models"
+"""Key of a description: names of the models whose values are rows of each array."""
 
 log = logging.getLogger(__name__)
 
@@ -47,9 +49,11 @@ class PretrainedMixin:
         save_pretrained(self, path)
 
     @classmethod
-    def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
+    def from_pretrained(
+        cls: type[Model], path: str | os.PathLike[str], *, model: str = ""
+    ) -> Model:
         """Load a model; see `weights.pretrained.from_pretrained`."""
-        return from_pretrained(cls, path)
+        return from_pretrained(cls, path, model=model)
 
 
 def describe(model: Any) -> dict[str, Any]:
@@ -104,27 +108,31 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
             remove_tree(part)
 
 
-def from_pretrained(cls: type[Model], path: str | os.PathLike[str]) -> Model:
+def from_pretrained(
+    cls: type[Model], path: str | os.PathLike[str], *, model: str = ""
+) -> Model:
     """Load a model from an export, from a training run or from one of its checkpoints.
 
     A training run gives the moving average of its parameters, those of its newest
     checkpoint; one that cannot be read is passed over for the one before, with a
     warning. `RUN/checkpoints/STEP` gives those of that step, and `RUN/checkpoints/best`
-    those of the best step that was kept.
+    those of the best step that was kept. Of a run that trains several models together,
+    `model` names the one.
 
     Raises:
         FileNotFoundError: the path is none of them, or a run without a checkpoint to
             read.
-        ValueError: the files are damaged, hold another class, or do not fit.
+        ValueError: the files are damaged, hold another class, or do not fit; or there
+            are several models and none of this name.
     """
     path = absolute(path)
     if (found := checkpoint_at(path)) is not None:
         try:
-            return _from_checkpoint(cls, found)
+            return _from_checkpoint(cls, found, model)
         except UnreadableError as error:
             raise ValueError(f"{found} cannot be read: {error}") from None
     if _is_run(path):
-        return _from_run(cls, path)
+        return _from_run(cls, path, model)
     network = structure_of(cls, _read_description(path), path)
     if (path / WEIGHTS).exists():
         try:
@@ -209,21 +217,31 @@ def _read_description(path: AnyPath) -> dict[str, Any]:
         ) from None
 
 
-def _from_checkpoint(cls: type[Model], where: AnyPath) -> Model:
+def _from_checkpoint(cls: type[Model], where: AnyPath, model: str) -> Model:
     """Load the `ema` of a checkpoint, by the description in its `config`."""
     description = load_items(where, {"config": None})["config"]["model"]
     network = structure_of(cls, description, where)
-    values = load_items(where, {"ema": restore_target(network)})["ema"]
-    return _fill(network, values, where)
+    target = restore_target(network)
+    if not (names := description.get(MODELS)):
+        return _fill(network, load_items(where, {"ema": target})["ema"], where)
+    if model not in names:
+        some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
+        raise ValueError(
+            f"{where} holds {len(names)} models; give model=, one of {some}"
+        )
+    rows = {name: x.update(shape=(len(names), *x.shape)) for name, x in target.items()}
+    values = load_items(where, {"ema": rows})["ema"]
+    one = {name: x[names.index(model)] for name, x in values.items()}
+    return _fill(network, one, where)
 
 
-def _from_run(cls: type[Model], path: AnyPath) -> Model:
+def _from_run(cls: type[Model], path: AnyPath, model: str) -> Model:
     """Load the newest checkpoint that can be read."""
     problem = ""
     for step in _checkpoints(path):
         where = path / CHECKPOINTS / str(step)
         try:
-            return _from_checkpoint(cls, where)
+            return _from_checkpoint(cls, where, model)
         except UnreadableError as error:
             problem = f"checkpoint {step}: {error}"
             log.warning("%s cannot be read, taking the one before: %s", where, error)

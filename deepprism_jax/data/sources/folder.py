@@ -123,7 +123,7 @@ def _files_of_split(root: Path, split: str) -> tuple[Path, list[str]]:
             + (f"one of its sub-folders ({choice}) or " if there else "")
             + "'.' for the folder itself as the split"
         )
-    files = _image_files(folder)
+    files = image_files(folder)
     if not files:
         raise FileNotFoundError(
             f"no image files in {folder}; their names must end in one of {EXTENSIONS}"
@@ -144,7 +144,8 @@ def _position(text: str | None, total: int, default: int | None) -> int | None:
     return round(int(text[:-1]) * total / 100) if text.endswith("%") else int(text)
 
 
-def _image_files(folder: Path) -> list[str]:
+def image_files(folder: Path) -> list[str]:
+    """Return the image files under a folder, sorted; hidden ones are passed over."""
     found, seen = [], set()
     for parent, folders, names in os.walk(folder, followlinks=True):
         place = os.path.realpath(parent)

@@ -62,7 +62,7 @@ def load_photos(
             f"source 'photos' has no split {split!r}; choose train or test"
         )
     height, width = image_size
-    photographs = [_read(name) for name in PHOTOGRAPHS[split]]
+    photographs = [read_photograph(name) for name in PHOTOGRAPHS[split]]
     copies = [
         copy
         for photograph in photographs
@@ -81,7 +81,12 @@ def load_photos(
     return ArraySource(np.stack([to_channels(tile, channels) for tile in tiles]))
 
 
-def _read(name: str) -> Image.Image:
+def read_photograph(name: str) -> Image.Image:
+    """Return a photograph by its file in an installed package, as RGB.
+
+    Raises:
+      FileNotFoundError: it is missing.
+    """
     package, _, file = name.partition("/")
     spec = find_spec(package)
     path = Path(spec.origin).parent / file if spec and spec.origin else None

@@ -1,9 +1,5 @@
 """From a configuration to the networks it names."""
 
-import contextlib
-import dataclasses
-import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import jax
@@ -15,6 +11,7 @@ from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.discriminator import PatchDiscriminator, default_layers
 from deepprism_jax.models.feature_networks import feature_network
 from deepprism_jax.training.config import Config, LossConfig
+from deepprism_jax.training.preflight import naming_options
 from deepprism_jax.weights import store
 from deepprism_jax.weights.torchvision import (
     TORCHVISION_NAMES,
@@ -23,21 +20,6 @@ from deepprism_jax.weights.torchvision import (
 
 LPIPS = "lpips"
 """Names the heads of the weights' store, in place of a file."""
-
-
-@contextlib.contextmanager
-def naming_options(config: Config, group: str) -> Iterator[None]:
-    """Name values in a ValueError by their options, `--model.rank=9` for `rank=9`."""
-    try:
-        yield
-    except ValueError as error:
-        fields = [field.name for field in dataclasses.fields(getattr(config, group))]
-        named = re.sub(
-            rf"(?<![\w.-])({'|'.join(fields)})=",
-            lambda match: f"--{group}.{match[1].replace('_', '-')}=",
-            str(error),
-        )
-        raise ValueError(named) from error
 
 
 def make_autoencoder(config: Config, rngs: nnx.Rngs) -> AutoencoderKL | AutoencoderVQ:

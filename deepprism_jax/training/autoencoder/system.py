@@ -11,6 +11,7 @@ from flax import nnx
 from deepprism_jax.data import eval_batches, train_batches
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.models.feature_networks import feature_network
+from deepprism_jax.paths import AnyPath
 from deepprism_jax.training.autoencoder.checks import check as check
 from deepprism_jax.training.autoencoder.checks import check_files
 from deepprism_jax.training.autoencoder.evaluator import Evaluator
@@ -18,12 +19,11 @@ from deepprism_jax.training.autoencoder.networks import (
     describe_perceptual,
     make_autoencoder,
     make_discriminator,
-    naming_options,
 )
 from deepprism_jax.training.autoencoder.peak import ideal_seconds as ideal_seconds
 from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import Config
-from deepprism_jax.training.preflight import plural, refusing
+from deepprism_jax.training.preflight import naming_options, plural, refusing
 from deepprism_jax.training.setup import Data, mesh_of, open_split
 from deepprism_jax.training.sharding import AXES, data_part, mesh_sizes
 
@@ -111,6 +111,11 @@ def make_evaluator(
 ) -> Evaluator:
     """Return what scores and shows reconstructions of the evaluation split."""
     return Evaluator(trainer, data.held_out, interrupted=interrupted)
+
+
+def keep_inputs(workdir: AnyPath, data: Data) -> None:
+    """Nothing: an autoencoder is used without its data."""
+    del workdir, data
 
 
 def mesh_shape(config: Config, devices: int) -> dict[str, int]:

@@ -1,0 +1,203 @@
+"""Denoisers of single images as a training step on a mesh: one model, or many."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from deepprism_jax.layers.functional import Functional, Values, values_of
+from deepprism_jax.layers.remat import rematerializing
+from deepprism_jax.models.sinddm import SinDDM
+from deepprism_jax.training.optimizer import make_optimizer, make_schedule
+from deepprism_jax.training.preflight import naming_options
+from deepprism_jax.training.sharding import replicated
+from deepprism_jax.training.sinddm.config import SinDDMConfig
+from deepprism_jax.training.sinddm.objective import (
+    MODELS_AXIS,
+    DenoisingGradients,
+    DenoisingLoss,
+    over_models,
+    scale_probabilities,
+    stack,
+)
+from deepprism_jax.training.sinddm.process import make_process
+from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.trainer import Batch, Player, Trainer
+from deepprism_jax.weights.pretrained import MODELS, describe
+
+
+class SinDDMTrainer(Trainer):
+    """Initial state and training step of one denoiser for each image.
+
+    Every array of parameters, moving average and optimizer has one row a model, also
+    where there is one. Models begin alike and see the same noise: each is trained as it
+    would be alone.
+
+    Args:
+        config: the experiment.
+        mesh: its devices: models over `data`, copies of an image over `fsdp`.
+        pictures: images, uint8 [h, w, c] of one size, by name.
+
+    Raises:
+        ValueError: the configuration's network or pyramid cannot be made.
+    """
+
+    main = "denoiser"
+    config: SinDDMConfig
+
+    def __init__(
+        self, config: SinDDMConfig, mesh: Mesh, pictures: Mapping[str, np.ndarray]
+    ):
+        self.config, self.mesh = config, mesh
+        self.names = tuple(pictures)
+        pairs = [make_process(config, image) for image in pictures.values()]
+        self.process = pairs[0][1]
+        """Sizes and schedule, which are the same for all; blur and T_s of the first."""
+        self.model = nnx.eval_shape(lambda: make_denoiser(config, nnx.Rngs(0)))
+        self.network = Functional(self.model)
+        self.cuts = {}
+        train, optimizer = config.train, config.optimizer
+        self.schedule = make_schedule(
+            optimizer, batch_size=train.batch_size, steps=train.steps
+        )
+        one = make_optimizer(optimizer, self.schedule, self.network.shapes)
+        self.players = {self.main: Player((self.main,), _of_many(one))}
+        options = config.diffusion
+        self.loss = DenoisingLoss(
+            self.network, self.process.schedule, options.target, options.loss
+        )
+        sizes = self.process.sizes
+        self._gradients = DenoisingGradients(
+            self.loss,
+            mesh,
+            sizes,
+            config.data.channels,
+            train.batch_size,
+            scale_probabilities(sizes, config.diffusion.favour_small),
+            vectorize=mesh.devices.flat[0].platform != "cpu",
+        )
+        self._pictures = stack(pairs)
+
+    @cached_property
+    def frozen(self) -> Any:
+        """Pyramids and processes, those of its models on each device."""
+        sharding = self._models_sharding
+
+        def place(x: np.ndarray) -> jax.Array:
+            return jax.make_array_from_callback(x.shape, sharding, lambda i: x[i])
+
+        return jax.tree.map(place, self._pictures)
+
+    def initial(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The same parameters for every model."""
+        values = values_of(make_denoiser(self.config, nnx.Rngs(key)))
+        count = len(self.names)
+        many = {name: jnp.stack([x] * count) for name, x in values.items()}
+        return {self.main: many}, {}
+
+    def gradients(self, state: TrainState, batch: Batch, frozen: Any):
+        """Gradients of all models; there is nothing in a batch."""
+        del batch
+        with rematerializing(self.config.train.remat):
+            grads, loss = self._gradients(
+                state.params[self.main], state.key, state.step, frozen
+            )
+        return {self.main: grads}, state.extra, {}, {"loss": loss}
+
+    def batch_shapes(self) -> Any:
+        """A batch is empty: its images are those of every step."""
+        return {}
+
+    def lower_step(self) -> jax.stages.Lowered:
+        """The step of this configuration, lowered and not run."""
+        described = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(
+                x.shape, x.dtype, sharding=self._models_sharding
+            ),
+            self._pictures,
+        )
+        return self._jitted.lower(self.state_shapes, self.batch_shapes(), described)
+
+    @cached_property
+    def state_sharding(self) -> TrainState:
+        """Each device has its models; what is of the run is on all."""
+
+        def everywhere(tree: Any) -> Any:
+            return jax.tree.map(lambda _: replicated(self.mesh), tree)
+
+        def by_model(tree: Any) -> Any:
+            return jax.tree.map(lambda _: self._models_sharding, tree)
+
+        shapes = self.state_shapes
+        return everywhere(shapes)._replace(
+            params=by_model(shapes.params),
+            ema=by_model(shapes.ema),
+            opt_state=by_model(shapes.opt_state),
+        )
+
+    def inference_values(self, state: TrainState) -> Values:
+        """What evaluation and export use; of one model without the row."""
+        values = state.ema or state.params[self.main]
+        return _only(values) if len(self.names) == 1 else values
+
+    def describe(self) -> dict[str, Any]:
+        """What makes the model again, and where they are many whose each row is."""
+        if len(self.names) == 1:
+            return describe(self.model)
+        return {**describe(self.model), MODELS: list(self.names)}
+
+    def models(self, values: Any) -> dict[str, nnx.Module]:
+        """Return the models, by the names of their images where they are many."""
+        if len(self.names) == 1:
+            return {"": self.network.bind(values)}
+        return {
+            name: self.network.bind({key: x[row] for key, x in values.items()})
+            for row, name in enumerate(self.names)
+        }
+
+    @property
+    def _models_sharding(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(MODELS_AXIS))
+
+
+@jax.jit
+def _only(values: Values) -> Values:
+    return {name: x[0] for name, x in values.items()}
+
+
+def make_denoiser(config: SinDDMConfig, rngs: nnx.Rngs) -> SinDDM:
+    """The denoiser of `config.model` for images of `config.data`.
+
+    Raises:
+        ValueError: the values contradict each other; names the options.
+    """
+    model = config.model
+    with naming_options(config, "model"):
+        return SinDDM(
+            image_channels=config.data.channels,
+            width=model.width,
+            half_ends=model.half_ends,
+            conv=model.conv,
+            fields=model.fields,
+            groups=model.groups,
+            rank=model.rank,
+            channel_padding=model.channel_padding,
+            embedding=model.embedding,
+            dtype=config.train.dtype,
+            rngs=rngs,
+        )
+
+
+def _of_many(one: optax.GradientTransformation) -> optax.GradientTransformation:
+    """Let an optimizer move each model by itself, its clipping too."""
+
+    def update(updates: Any, state: Any, params: Any = None) -> Any:
+        return over_models(one.update, vectorize=True)(updates, state, params)
+
+    return optax.GradientTransformation(over_models(one.init, vectorize=True), update)
