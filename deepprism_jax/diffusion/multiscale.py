@@ -47,7 +47,7 @@ def multi_scale(
     pyramid: Pyramid,
     schedule: Schedule,
     *,
-    reading: Reading = "program",
+    reading: Reading = "area",
     factor: float = 1.0,
 ) -> MultiScale:
     """Return the process of a pyramid.
@@ -108,6 +108,7 @@ def sample_scale(
     blurred: bool = True,
     guide: Guide | None = None,
     eta: float | None = None,
+    omega: float = 0.0,
     most_blur: float = 0.55,
     first: int = 0,
 ) -> Float[Array, "b h w c"]:
@@ -128,6 +129,8 @@ def sample_scale(
         blurred: whether `start` is blurred, as the process says, rather than sharp.
         guide: changes the predicted image.
         eta: fresh noise in each step, 0 ... 1; None is 1 at scale 0 and 0 above.
+        omega: above scale 0, the share of noise that is drawn anew in each step, by
+            variance, 0 ... 1: the official program's option.
         most_blur: bound of gamma, below 1: 1 - gamma divides.
         first: number of the first image. Each draws its noise by its number, so that an
             image is the same in any batch.
@@ -136,7 +139,7 @@ def sample_scale(
         ValueError: an option lies outside its range.
     """
     steps = int(process.starts[scale]) if begin is None else begin
-    _check(process, scale, steps, eta, most_blur)
+    _check(process, scale, steps, eta, omega, most_blur)
     if steps == 0:
         return jnp.asarray(start)
     key = jax.random.fold_in(key, scale)
@@ -145,14 +148,14 @@ def sample_scale(
     blur = np.minimum(process.blur[scale], most_blur if blurred else 0.0)
     return walk(
         as_partial(denoise),
-        rows_of(process.schedule, blur, steps, share),
+        rows_of(process.schedule, blur, steps, share, omega if scale else 0.0),
         np.int32(scale),
         start,
         None if is_noise else first_noise(key, start.shape, first),
         key,
         np.int32(first),
         guide,
-        stochastic=share > 0,
+        stochastic=share > 0 or (omega > 0 and scale > 0),
     )
 
 
@@ -184,6 +187,7 @@ def sample_scales(
     blurred: bool = True,
     guide: GuideOfScale | None = None,
     eta: float | None = None,
+    omega: float = 0.0,
     most_blur: float = 0.55,
     first: int = 0,
 ) -> Iterator[Float[Array, "b h w c"]]:
@@ -205,7 +209,7 @@ def sample_scales(
         begin: times to go through at the first scale; those of the process if None.
         blurred: whether `start` is blurred, as an enlarged image is.
         guide: gives what is done to predicted images of a scale and size, if anything.
-        eta, most_blur, first: as of `sample_scale`.
+        eta, omega, most_blur, first: as of `sample_scale`.
 
     Raises:
         ValueError: there is no such scale, a scale above the coarsest has no start, or
@@ -227,7 +231,7 @@ def sample_scales(
         shape = (count, *np.shape(start)[-3:])
         x = np.broadcast_to(np.asarray(start, np.float32), shape)
         begin = int(process.starts[first_scale]) if begin is None else begin
-    _check(process, first_scale, begin or 0, eta, most_blur)
+    _check(process, first_scale, begin or 0, eta, omega, most_blur)
 
     def draw(x):
         for scale in range(first_scale, scales):
@@ -242,6 +246,7 @@ def sample_scales(
                 blurred=blurred or not is_first,
                 guide=guide(scale, sizes[scale]) if guide else None,
                 eta=eta,
+                omega=omega,
                 most_blur=most_blur,
                 first=first,
             )
@@ -271,7 +276,12 @@ def sizes_ending_in(sizes: Sequence[Size], last: Size) -> tuple[Size, ...]:
 
 
 def _check(
-    process: MultiScale, scale: int, steps: int, eta: float | None, most_blur: float
+    process: MultiScale,
+    scale: int,
+    steps: int,
+    eta: float | None,
+    omega: float,
+    most_blur: float,
 ) -> None:
     """Refuse what no scale can be drawn with."""
     if not 0 <= scale < len(process.sizes):
@@ -280,5 +290,7 @@ def _check(
         raise ValueError(f"begin={steps} must lie in [0, {process.schedule.steps}]")
     if eta is not None and not 0 <= eta <= 1:
         raise ValueError(f"eta={eta} must lie in [0, 1]")
+    if not 0 <= omega <= 1:
+        raise ValueError(f"omega={omega} must lie in [0, 1]")
     if not 0 <= most_blur < 1:
         raise ValueError(f"most_blur={most_blur} must lie in [0, 1)")

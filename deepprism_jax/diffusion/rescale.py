@@ -14,19 +14,25 @@ from PIL import Image as Pillow
 from deepprism_jax.diffusion.pyramid import Pyramid, Size
 from deepprism_jax.diffusion.schedules import Schedule
 
-Reading = Literal["program", "paper", "rms"]
+Reading = Literal["program", "area", "paper", "rms"]
+
+_AT_FIRST = 1.1
 
 
 def rescale_losses(
-    pyramid: Pyramid, reading: Reading = "program"
+    pyramid: Pyramid, reading: Reading = "area"
 ) -> Float[np.ndarray, " s"]:
     """Return the distance r_s of each scale's image from the enlarged one; r_0 = 0.
 
     | reading | r_s, from the difference d of n numbers |
     |---|---|
     | `program` | norm(d) / n, d of 8-bit numbers that wraps at 256: the official one |
+    | `area` | 1.1 at s = 1, then as 1 / sqrt(h w): about what that comes to |
     | `paper` | norm(d) / n, d of numbers 0 ... 255, that does not wrap |
     | `rms` | norm(d) / sqrt(n), d of numbers in [-1, 1], as those that are noised |
+
+    Differences of sign -1 wrap to large numbers, so that the official one measures how
+    many pixels there are: 84 ... 100 / sqrt(h w) on four of its images. `area` says so.
 
     Raises:
         ValueError: the reading is unknown.
@@ -43,6 +49,9 @@ def rescale_losses(
                 in_bytes[:-1], in_bytes[1:], pyramid.sizes[1:], strict=True
             )
         ]
+    elif reading == "area":
+        areas = np.prod(pyramid.sizes, axis=1)[1:]
+        losses = _AT_FIRST * np.sqrt(areas[:1] / areas)
     elif reading == "paper":
         losses = [_norm((x - y) * 127.5) / x.size for x, y in pairs]
     else:

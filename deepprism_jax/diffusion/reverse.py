@@ -95,15 +95,24 @@ class Rows(NamedTuple):
 
 
 def rows_of(
-    schedule: Schedule, blur: Float[np.ndarray, " t"], begin: int, eta: float
+    schedule: Schedule,
+    blur: Float[np.ndarray, " t"],
+    begin: int,
+    eta: float,
+    omega: float = 0.0,
 ) -> Rows:
-    """Return the steps t = begin - 1 ... 0; `eta` is DDIM's share of fresh noise."""
+    """Return the steps t = begin - 1 ... 0.
+
+    Fresh noise is DDIM's, of which `eta` is the share, or `omega` of all variance,
+    whichever is more.
+    """
     alpha, sigma = (np.asarray(table, np.float64)[:begin] for table in schedule)
     blur = np.asarray(blur, np.float64)[:begin]
     next_alpha = np.append(1.0, alpha[:-1])
     next_sigma = np.append(0.0, sigma[:-1])
     kept = alpha / next_alpha
     fresh = eta * next_sigma / sigma * np.sqrt(1 - kept * kept)
+    fresh = np.maximum(fresh, np.sqrt(omega) * next_sigma)
     along = np.sqrt(np.maximum(next_sigma**2 - fresh**2, 0.0)) / sigma
     columns = (alpha, sigma, blur, next_alpha, np.append(0.0, blur[:-1]), along, fresh)
     times = np.arange(begin, dtype=np.int32)[::-1]

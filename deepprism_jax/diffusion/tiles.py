@@ -70,20 +70,20 @@ class _Tiles:
         def add(done, corner):
             at = (0, corner[0], corner[1], 0)
             found = denoise(lax.dynamic_slice(x, at, size), t, scale)
-            holds = self._inside(corner[0], tall, x.shape[1])[:, None, None]
-            holds &= self._inside(corner[1], wide, x.shape[2])[:, None]
+            holds = self._holds(corner[0], tall)[:, None, None]
+            holds &= self._holds(corner[1], wide)[:, None]
             before = lax.dynamic_slice(done, at, size)
             merged = jnp.where(holds, found.astype(done.dtype), before)
             return lax.dynamic_update_slice(done, merged, at), None
 
         return lax.scan(add, jnp.zeros_like(x), corners)[0]
 
-    def _inside(self, begin: jax.Array, window: int, length: int) -> jax.Array:
-        """Tell which of a window's pixels depend on nothing outside of it."""
-        at = jnp.arange(window)
-        above = (begin == 0) | (at >= self.margin)
-        below = (begin == length - window) | (at < window - self.margin)
-        return above & below
+    def _holds(self, begin: jax.Array, window: int) -> jax.Array:
+        """Tell from where on a window's pixels do not depend on what is before it.
+
+        What depends on the pixels behind it is written again by the next window.
+        """
+        return (begin == 0) | (jnp.arange(window) >= self.margin)
 
 
 def _windows(length: int, side: int, margin: int) -> tuple[int, np.ndarray]:

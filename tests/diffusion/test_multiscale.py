@@ -37,7 +37,7 @@ STEPS = [name.split()[1:] for name in GOLDEN if name.startswith("mean")]
 
 def of(image, steps=100, **options):
     pyramid = make_pyramid(image, pyramid_sizes(*image.shape[:2], **options))
-    return pyramid, multi_scale(pyramid, cosine(steps))
+    return pyramid, multi_scale(pyramid, cosine(steps), reading="program")
 
 
 OFFICIAL, PROCESS = of(GOLDEN["image"])
@@ -74,11 +74,15 @@ def test_times_and_blur_are_those_of_the_official_program():
     assert not PROCESS.blur[0].any()
 
 
-def test_readings_of_the_distance_differ_by_their_units():
+def test_readings_of_the_distance_differ_by_their_units(without_type_checks):
     paper, rms = (rescale_losses(OFFICIAL, name) for name in ("paper", "rms"))
     roots = np.sqrt([x.size for x in OFFICIAL.images])
     np.testing.assert_allclose(paper * roots, rms * 127.5, rtol=1e-6)
     assert rms[1] > 0
+    area = rescale_losses(OFFICIAL, "area")
+    np.testing.assert_allclose(area[1:] * roots[1:], 1.1 * roots[1])
+    with pytest.raises(ValueError, match="reading='mean' is unknown; choose one of"):
+        rescale_losses(OFFICIAL, "mean")
 
 
 @pytest.mark.parametrize(("scale", "t"), STEPS)
@@ -141,6 +145,19 @@ def test_noise_is_had_of_every_target(target):
     np.testing.assert_allclose(denoise(x, t, t), eps, atol=1e-5)
     leaves, _ = jax.tree.flatten(noise_of(network, target, COSINE))
     assert len(leaves) == (0 if target == "eps" else 2)
+
+
+def test_omega_is_a_share_of_the_variance_above_the_coarsest_scale(walks):
+    start = np.zeros((1, 8, 6, 3), np.float32)
+    for scale in (0, 1):
+        sample_scale(network, FEW, scale, start, jax.random.key(0), eta=0.0, omega=0.3)
+    (_, coarsest, *_, still), (_, rows, *_, stochastic) = walks
+    assert not coarsest.fresh.any()
+    assert (still, stochastic) == (False, True)
+    variance = COSINE.sigma[: FEW.starts[1] - 1][::-1] ** 2
+    np.testing.assert_allclose(rows.fresh[:-1] ** 2, 0.3 * variance, rtol=1e-5)
+    kept = (rows.along * rows.sigma)[:-1]
+    np.testing.assert_allclose(kept**2, 0.7 * variance, rtol=1e-5)
 
 
 def test_an_image_has_the_noise_of_its_number():
@@ -236,6 +253,7 @@ def test_scales_follow_each_other_from_an_image(walks):
         ({"sizes": ((4, 4),)}, "sizes has 1 entries; there are 3 scales"),
         ({"start": SMALL.images[0], "begin": 13}, r"begin=13 must lie in \[0, 12\]"),
         ({"eta": 2.0}, r"eta=2.0 must lie in \[0, 1\]"),
+        ({"omega": -0.1}, r"omega=-0.1 must lie in \[0, 1\]"),
         ({"most_blur": 1.0}, r"most_blur=1.0 must lie in \[0, 1\)"),
         ({"count": 0}, "count=0 must be at least 1"),
     ],
@@ -247,8 +265,15 @@ def test_what_cannot_be_drawn_is_refused(options, told):
 
 
 def test_a_distance_is_multiplied():
-    twice = multi_scale(SMALL, COSINE, factor=2.0)
+    twice = multi_scale(SMALL, COSINE, reading="program", factor=2.0)
     low = FEW.blur[1] < 0.5
     np.testing.assert_allclose(2 * twice.blur[1][low], FEW.blur[1][low], rtol=1e-6)
     with pytest.raises(ValueError, match=r"factor=0.0 must be above 0"):
         multi_scale(SMALL, COSINE, factor=0.0)
+
+
+def test_a_flat_image_has_one_time_above_the_coarsest_scale():
+    _, process = of(np.full((16, 12, 3), 90, np.uint8), 12, coarsest=6)
+    assert process.starts.tolist() == [12, 1, 1]
+
+    assert np.all(process.blur[1:] == 1)
