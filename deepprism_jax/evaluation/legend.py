@@ -7,6 +7,9 @@ from deepprism_jax.evaluation.records import networks_of
 from deepprism_jax.evaluation.table4 import COMPARED, KERNELS, Row, column, columns_of
 from deepprism_jax.metrics.state import Score
 
+NAMED = 6
+"""Methods that a line names; of more it tells the number."""
+
 
 def lines(rows: Sequence[Row], facts: Mapping[str, Any]) -> list[str]:
     """Return what a reader must know of the figures, one fact a line.
@@ -87,10 +90,17 @@ def meanings(rows: Sequence[Row]) -> Iterator[str]:
         for words, methods in by_basis.items():
             heading = column(name).heading
             if len(by_basis) > 1:
-                heading += f" of {' and '.join(methods)}"
+                heading += f" of {_some(methods)}"
             labels.setdefault(words, []).append(heading)
     for words, headings in labels.items():
         yield f"{listed(headings)}: {words}"
+
+
+def _some(methods: Sequence[str]) -> str:
+    """Name methods; of a run of very many models only the first."""
+    if len(methods) <= NAMED:
+        return " and ".join(methods)
+    return f"{methods[0]} and {len(methods) - 1:,} others"
 
 
 def measures(rows: Sequence[Row], facts: Mapping[str, Any]) -> Iterator[str]:

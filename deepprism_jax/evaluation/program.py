@@ -31,6 +31,8 @@ from deepprism_jax.evaluation.setup import (
     use_cores,
 )
 from deepprism_jax.evaluation.single_image.folder import evaluate_samples
+from deepprism_jax.evaluation.single_image.run import evaluate_run
+from deepprism_jax.evaluation.single_image.trained import open_run
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.files import replacing, write_text
@@ -81,6 +83,8 @@ def main(options: Options) -> None:
     elif is_folder_of_images(options.subject):
         refuse(options, OF_ONE_IMAGE, "images beside a split of real ones")
         evaluate_folder(options, console, progress)
+    elif run := open_run(options.subject):
+        evaluate_run(run, options, console, progress)
     else:
         refuse(options, OF_ONE_IMAGE, "an autoencoder")
         evaluate_model(load_trained(options.subject), options, console, progress)

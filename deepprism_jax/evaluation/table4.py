@@ -49,6 +49,7 @@ COLUMNS: dict[str, Column] = {
     "ps": Column("PS", 2, "lower"),
     "ssim": Column("SSIM", 3, "higher"),
     PARAMETERS: Column("parameters", 0, "lower"),
+    WITHOUT_TIME: Column("parameters without time", 0, "lower"),
     CODE: Column("numbers in the code", 0),
     "fid": Column("FID", 2, "lower", INCEPTION),
     "lpips_squeeze": Column("LPIPS (squeeze)", 3, "lower", SQUEEZE),
@@ -81,7 +82,6 @@ COLUMNS: dict[str, Column] = {
     ),
     "lpips_diversity_vgg": Column("LPIPS diversity (vgg)", 3, "higher", VGG),
     "lpips_diversity_alex": Column("LPIPS diversity (alex)", 3, "higher", ALEX),
-    WITHOUT_TIME: Column("parameters without time", 0, "lower"),
 }
 """Every known metric by name, in the order of the table."""
 
