@@ -15,6 +15,7 @@ from deepprism_jax.diffusion.multiscale import (
     MultiScale,
     sample_scales,
 )
+from deepprism_jax.diffusion.prediction import Target
 from deepprism_jax.diffusion.pyramid import Pyramid
 from deepprism_jax.diffusion.tiles import side_within, tiled
 from deepprism_jax.evaluation.setup import FailedError
@@ -24,6 +25,7 @@ from deepprism_jax.sampling.drawing import Advance
 from deepprism_jax.sampling.pictures import Pixels
 from deepprism_jax.sampling.plan import Plan
 from deepprism_jax.training.sharding import replicated, spread
+from deepprism_jax.training.sinddm.process import noise_by
 
 Finish = Callable[[jax.Array], jax.Array]
 """Images [b, h, w, c] in [-1, 1] to such images."""
@@ -46,19 +48,22 @@ class Model:
     """What it was trained on."""
     pyramid: Pyramid
     process: MultiScale
+    target: Target = "eps"
+    """What the network predicts."""
 
 
-def make_denoise(network: Any, mesh: Mesh) -> jax.tree_util.Partial:
-    """Return the noise in x by the network, a batch shared by all devices of a mesh."""
-    structure = Functional(network)
+def make_denoise(model: Model, mesh: Mesh) -> jax.tree_util.Partial:
+    """Return the noise in x by the model, a batch shared by all devices of a mesh."""
+    structure = Functional(model.network)
 
     def predict(values: Any, noised: tuple[jax.Array, ...]) -> jax.Array:
         # Tiles inside of a device's part of the batch: each has whole images.
         side = side_within(PIXELS_AT_ONCE, len(noised[0]))
-        return tiled(structure.bind(values), side)(*noised)
+        network = tiled(structure.bind(values), side)
+        return noise_by(network, model.target, model.process)(*noised)
 
     shared = spread(mesh, predict)
-    values = jax.device_put(values_of(network), replicated(mesh))
+    values = jax.device_put(values_of(model.network), replicated(mesh))
     return jax.tree_util.Partial(
         lambda values, x, t, scale: shared(values, (x, t, scale)), values
     )
@@ -125,7 +130,7 @@ def draw(
     Raises:
         FailedError: the model gave no numbers.
     """
-    denoise, together = make_denoise(model.network, mesh), batch * mesh.size
+    denoise, together = make_denoise(model, mesh), batch * mesh.size
     work = work_of(model.process, plan)
     for place in range(0, count, together):
         wanted = min(together, count - place)
