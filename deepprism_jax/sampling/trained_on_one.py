@@ -1,0 +1,65 @@
+"""The model of one image, from the work directory of a run that trained one or many."""
+
+import difflib
+import logging
+
+from deepprism_jax.models.sinddm import SinDDM
+from deepprism_jax.sampling.pictures import read_picture
+from deepprism_jax.sampling.runs import Run
+from deepprism_jax.sampling.single_image import Model
+from deepprism_jax.training.checkpoints import Checkpoints
+from deepprism_jax.training.sinddm.process import make_process
+from deepprism_jax.training.sinddm.system import IMAGES
+from deepprism_jax.weights.pretrained import CHECKPOINTS
+
+log = logging.getLogger(__name__)
+
+
+def load_model(run: Run, image: str) -> Model:
+    """Load the newest readable checkpoint of a model, or the one that is meant.
+
+    Args:
+        run: of single-image diffusion.
+        image: name of the training image; may be "" where there is only one.
+
+    Raises:
+        FileNotFoundError: there is no such image, or no checkpoint that can be read.
+        ValueError: there are several images and none is named, or the files are
+            damaged.
+    """
+    files = {path.stem: path for path in sorted((run.workdir / IMAGES).glob("*.png"))}
+    name = choose(image, list(files))
+    where = run.checkpoint
+    if where is None:
+        checkpoints = Checkpoints(run.workdir / CHECKPOINTS, keep=1, say=log.warning)
+        step, _ = checkpoints.restore({"config": None})
+        where = run.workdir / CHECKPOINTS / str(step)
+    network = SinDDM.from_pretrained(where, model=name)
+    pixels = read_picture(files[name], run.config.data.channels)
+    pyramid, process = make_process(run.config, pixels)
+    target = run.config.diffusion.target
+    return Model(name, int(where.name), network, pixels, pyramid, process, target)
+
+
+def choose(image: str, names: list[str]) -> str:
+    """Return the name of the model that is meant.
+
+    Raises:
+        FileNotFoundError: there is none of that name, or none at all.
+        ValueError: there are several, and none is named.
+    """
+    if not names:
+        raise FileNotFoundError(
+            f"the run has no {IMAGES}/ with what it was trained on; copy the whole "
+            "work directory"
+        )
+    if not image and len(names) == 1:
+        return names[0]
+    some = ", ".join(names[:8]) + (f", ... ({len(names)})" if len(names) > 8 else "")
+    if not image:
+        raise ValueError(f"the run has {len(names)} models: give --image, of {some}")
+    if image not in names:
+        near = difflib.get_close_matches(image, names, n=1)
+        hint = f"perhaps you meant {near[0]}" if near else f"there are {some}"
+        raise FileNotFoundError(f"--image {image} is none of the run's: {hint}")
+    return image
