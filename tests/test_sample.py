@@ -24,7 +24,7 @@ from deepprism_jax.weights.pretrained import MODELS, describe, save_pretrained
 
 # Convolutions are dense because those compile fastest.
 OPTIONS = {"width": 4, "conv": "dense", "embedding": 4}
-CONFIG = SinDDMConfig(diffusion=DiffusionConfig(times=3, coarsest=20))
+CONFIG = SinDDMConfig(diffusion=DiffusionConfig(times=3, coarsest=20, target="x0"))
 NAMES = ["lake", "wood"]
 
 
@@ -109,7 +109,7 @@ def test_the_model_is_that_of_its_image(written):
     there = np.asarray(Image.open(written / "run" / "images" / "wood.png"))
     np.testing.assert_array_equal(found.image, there)
     assert found.process.sizes == ((20, 22),)
-    assert found.step == 10
+    assert (found.step, found.target) == (10, "x0")
 
 
 @pytest.mark.parametrize(

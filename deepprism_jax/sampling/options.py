@@ -44,8 +44,8 @@ class Options:
     """Where in the drawn images, and how large if not as large as that."""
     times: tuple[int, ...] = ()
     """Steps at every scale above the coarsest, instead of the model's own numbers."""
-    eta: float | None = None
-    """Fresh noise in every step, 0 to 1; left out, 1 at the coarsest scale, else 0."""
+    omega: float = 0.0
+    """Share of noise drawn anew in every step above the coarsest scale, 0 to 1."""
     batch: int = 0
     """Images drawn at once on every device; 0 chooses by their size."""
     grid: bool = True

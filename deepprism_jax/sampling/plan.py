@@ -154,8 +154,8 @@ def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:
         )
     if options.strength is not None and not 0 < options.strength <= 1:
         yield f"--strength {options.strength} must lie above 0 and at most at 1"
-    if options.eta is not None and not 0 <= options.eta <= 1:
-        yield f"--eta {options.eta} must lie in 0 ... 1"
+    if not 0 <= options.omega <= 1:
+        yield f"--omega {options.omega} must lie in 0 ... 1"
     if options.times and len(options.times) != scales - 1:
         yield (
             f"--times {_words(options.times)} must be {scales - 1} numbers, one for "

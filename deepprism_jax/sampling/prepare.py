@@ -94,7 +94,7 @@ def make_drawing(options: Options, model: Model) -> Drawing:
             start=material.start,
             guide=material.guide,
             finish=material.finish,
-            eta=options.eta,
+            omega=options.omega,
         )
 
     return Drawing(

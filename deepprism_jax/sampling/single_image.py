@@ -109,7 +109,7 @@ def draw(
     start: Any = None,
     guide: GuideOfScale | None = None,
     finish: Finish = lambda x: x,
-    eta: float | None = None,
+    omega: float = 0.0,
 ) -> Iterator[Pixels]:
     """Draw the images of the seeds `first` ... `first + count - 1`, in this order.
 
@@ -125,7 +125,7 @@ def draw(
         start: image in [-1, 1] to begin with; noise if None.
         guide: what is done to predicted images.
         finish: what is done to the images of the last scale, in [-1, 1].
-        eta: fresh noise in every step.
+        omega: share of noise that is drawn anew in every step above the coarsest scale.
 
     Raises:
         FailedError: the model gave no numbers.
@@ -148,7 +148,7 @@ def draw(
                 begin=plan.begin,
                 blurred=plan.begin is None,
                 guide=guide,
-                eta=eta,
+                omega=omega,
                 first=first + place,
             ),
             work,

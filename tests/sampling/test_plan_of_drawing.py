@@ -82,7 +82,7 @@ def test_targets_are_as_large_as_the_region_unless_said():
             "--from-scale 5 does not exist: the model has scales 0 ...",
         ),
         ({"from_scale": -1}, "--from-scale -1 does not exist"),
-        ({"eta": 1.5}, "--eta 1.5 must lie in 0 ... 1"),
+        ({"omega": 1.5}, "--omega 1.5 must lie in 0 ... 1"),
         ({"times": (5,)}, "--times 5 must be 4 numbers, one for every scale above"),
         ({"times": (5, 5, 5, 101)}, "--times 5 5 5 101 must lie in 0 ... 100"),
         ({"mask": MASK}, "--mask is for an image of yours: give --input too"),
