@@ -1,4 +1,4 @@
-"""The depthwise convolution in C++ against sums in float64, where it can be built."""
+"""The depthwise convolution, in C++ where it can be built, against sums in float64."""
 
 from functools import partial
 
@@ -20,7 +20,13 @@ def operands(size, *shape, dtype=jnp.float32):
     return [jnp.asarray(rng.normal(size=shape), dtype) for shape in shapes]
 
 
-@jax.jit
+@pytest.fixture(params=["built", "without"])
+def either(request):
+    """With the kernels, then without."""
+    if request.param == "built":
+        request.getfixturevalue("native")
+
+
 def maps(x, kernel, g):
     """The convolution and both gradients."""
     y, pull = jax.vjp(partial(grouped_conv, groups=x.shape[-1]), x, kernel)
@@ -63,16 +69,17 @@ def compare(found, wanted, digits=1e-6):
 )
 def test_is_the_convolution_with_its_gradients_on_every_run(native, size, shape):
     given = operands(size, *shape)
-    found = maps(*given)
+    run = jax.jit(maps)
+    found = run(*given)
     compare(found, exact(*given))
-    for one, other in zip(found, maps(*given), strict=True):
+    for one, other in zip(found, run(*given), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
 def test_bfloat16_is_rounded_once(native):
     short = operands(5, 2, 6, 9, 20, dtype=jnp.bfloat16)
-    wide = maps(*(a.astype(jnp.float32) for a in short))
-    for value, expected in zip(maps(*short), wide, strict=True):
+    wide = jax.jit(maps)(*(a.astype(jnp.float32) for a in short))
+    for value, expected in zip(jax.jit(maps)(*short), wide, strict=True):
         assert value.dtype == jnp.bfloat16
         np.testing.assert_array_equal(value, expected.astype(jnp.bfloat16))
 
@@ -94,20 +101,28 @@ def test_cpu_programs_call_it_where_it_takes_a_shape(native):
 
 @pytest.mark.parametrize("axes", [(0, 0), (0, None), (None, 0)])
 def test_models_side_by_side_have_their_own_kernels_in_one_call(native, axes):
-    x, kernels, g = operands(5, 3, 2, 9, 4, 20)
-    x = x if axes[0] == 0 else x[0]
-    kernels = kernels if axes[1] == 0 else kernels[0]
-    program = jax.jit(jax.vmap(maps, in_axes=(*axes, 0))).lower(x, kernels, g).compile()
-    assert "while(" not in str(program.as_text())
-    for n, found in enumerate(zip(*program(x, kernels, g), strict=True)):
-        one = [
-            a if axis is None else a[n]
-            for a, axis in ((x, axes[0]), (kernels, axes[1]))
-        ]
+    program = check_models(5, axes)
+    assert "while(" not in program
+
+
+def test_models_side_by_side_without_the_kernels():
+    check_models(3, (0, 0))
+
+
+def check_models(size, axes):
+    """Compare two models under `jax.vmap`; return the text of the program."""
+    x, kernels, g = operands(size, 2, 2, 5, 11, 20)
+    given = [
+        a if axis == 0 else a[0] for a, axis in zip((x, kernels), axes, strict=True)
+    ]
+    run = jax.jit(jax.vmap(maps, in_axes=(*axes, 0))).lower(*given, g).compile()
+    for n, found in enumerate(zip(*run(*given, g), strict=True)):
+        one = [a[n] if axis == 0 else a for a, axis in zip(given, axes, strict=True)]
         compare(found, exact(*one, g[n]))
+    return str(run.as_text())
 
 
-def test_second_derivatives_are_those_of_the_plain_convolution(native):
+def test_second_derivatives_are_those_of_the_plain_convolution(either):
     x, kernel, g = operands(3, 2, 4, 5, 6)
 
     def measure(conv, x, kernel):

@@ -1,19 +1,18 @@
 """The depthwise convolution by the C++ kernels, where they take a shape."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from deepprism_jax.ops.native import library
 
-_SIZES = (3, 5)
-_TYPES = (jnp.float32, jnp.bfloat16)
 
-
-def fits(x: jax.Array, kernel: jax.Array) -> bool:
-    """Return whether there is a kernel: 3x3 or 5x5, of any number of channels."""
-    same = x.dtype == kernel.dtype and x.dtype in _TYPES
-    return library.loaded() and same and kernel.shape[:2] in [(n, n) for n in _SIZES]
+def fits(size: int, dtype: Any) -> bool:
+    """Return whether there is a kernel: 3x3 or 5x5, for any number of channels."""
+    known = size in (3, 5) and dtype in (jnp.float32, jnp.bfloat16)
+    return known and library.loaded()
 
 
 def conv(x: jax.Array, kernel: jax.Array) -> jax.Array:
