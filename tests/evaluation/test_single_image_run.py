@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 from rich.console import Console
 
 from deepprism_jax.diffusion.multiscale import multi_scale
@@ -18,11 +19,13 @@ from deepprism_jax.evaluation.single_image import run as of_runs
 from deepprism_jax.evaluation.single_image.drawing import Drawer
 from deepprism_jax.evaluation.single_image.run import evaluate_run, parameters
 from deepprism_jax.evaluation.single_image.trained import Trained, TrainedRun, open_run
+from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.sinddm.config import SinDDMConfig
 from deepprism_jax.training.workdir import claim
+from deepprism_jax.weights.items import save_items
 
 CONSOLE = Console(quiet=True)
 SIZES = ((12, 11),)
@@ -30,11 +33,11 @@ MESH = make_mesh(jax.devices()[:2])
 
 
 class Share(nnx.Module):
-    """Takes a share of each pixel for noise; compiles at once."""
+    """Takes a share of each pixel for v; compiles at once."""
 
     options = {"width": 2}  # noqa: RUF012
 
-    def __init__(self, share=0.5):
+    def __init__(self, share=0.0):
         self.share = nnx.Param(jnp.float32(share))
         self.embedding = nnx.Dict(scale=nnx.Param(jnp.zeros(5)))
 
@@ -42,20 +45,21 @@ class Share(nnx.Module):
         return self.share[...] * x
 
 
-def trained(name, share=0.5):
+def trained(name, share=-0.4):
     rng = np.random.default_rng(len(name))
     image = rng.integers(0, 256, (*SIZES[-1], 3), dtype=np.uint8)
-    process = multi_scale(make_pyramid(image, SIZES), cosine(4), reading="rms")
+    process = multi_scale(make_pyramid(image, SIZES), cosine(1), reading="rms")
     return Trained(name, image, Share(share), process)
 
 
 MODELS = {name: trained(name) for name in ("a", "bb")}
-DRAWER = Drawer(Share(), MESH)  # one for all tests, that they compile once
+# One for all tests, that they compile once.
+DRAWER = Drawer(Share(), "v", MODELS["a"].process, MESH)
 
 
 @pytest.fixture(autouse=True)
 def drawer(monkeypatch):
-    monkeypatch.setattr(of_runs, "Drawer", lambda network, mesh: DRAWER)
+    monkeypatch.setattr(of_runs, "Drawer", lambda *args: DRAWER)
 
 
 def test_samples_are_those_of_their_seeds_in_any_batch_and_of_any_network():
@@ -72,8 +76,14 @@ def test_samples_are_those_of_their_seeds_in_any_batch_and_of_any_network():
     later, mask = draw(model.network, first=3, count=3)
     assert mask.tolist() == [True] * 3 + [False]
     np.testing.assert_array_equal(later, pixels[3:7])
-    others, mask = draw(Share(0.1), first=0, count=4)
-    assert not np.array_equal(others, pixels[:4])
+    # One step makes alpha x - sigma v of noise x, and v is a share of x.
+    (alpha,), (sigma,) = model.process.schedule
+    others, _ = draw(Share(-0.2), first=0, count=6)
+    drawn, expected = others / 127.5 - 1, pixels / 127.5 - 1
+    expected *= (alpha + 0.2 * sigma) / (alpha + 0.4 * sigma)
+    whole = (pixels > 0) & (pixels < 255)
+    assert whole.mean() > 0.9
+    np.testing.assert_allclose(drawn[whole], expected[whole], atol=0.01)
     _, mask = draw(Share(float("nan")), first=0, count=4)
     assert not mask.any()
 
@@ -159,3 +169,37 @@ def test_what_is_no_run_of_single_images_is_left_to_others_or_refused(tmp_path):
     (tmp_path / "export" / "model.safetensors").touch()
     with pytest.raises(PreflightError, match="does not hold that image: give the work"):
         open_run(tmp_path / "export")
+
+
+def test_a_run_of_several_models_gives_each_its_own(tmp_path):
+    config = SinDDMConfig()
+    rng = np.random.default_rng(0)
+    options = {"conv": "dense", "width": 2, "embedding": 2}
+    network = Functional(nnx.eval_shape(lambda: SinDDM(**options, rngs=nnx.Rngs(0))))
+    values = {
+        name: rng.normal(size=(2, *x.shape)).astype(np.float32)
+        for name, x in network.shapes.items()
+    }
+    description = {"class": "SinDDM", "options": options, "models": ["a", "b"]}
+    with claim(tmp_path / "run", config, resume=False):
+        (tmp_path / "run" / "checkpoints").mkdir()
+        items = {"ema": values, "config": {"model": description}}
+        save_items(tmp_path / "run" / "checkpoints" / "8", items)
+    with pytest.raises(PreflightError, match="has no training image in it"):
+        open_run(tmp_path / "run")
+    pixels = {name: rng.integers(0, 256, (64, 60, 3), dtype=np.uint8) for name in "ab"}
+    (tmp_path / "run" / "images").mkdir()
+    for name, image in pixels.items():
+        Image.fromarray(image).save(tmp_path / "run" / "images" / f"{name}.png")
+    found = open_run(tmp_path / "run")
+    assert found is not None
+    assert (found.step, found.results) == (8, tmp_path / "run")
+    assert list(found.images) == ["a", "b"]
+    second = found.load("b")
+    np.testing.assert_array_equal(second.image, pixels["b"])
+    assert second.process.sizes[-1] == (64, 60)
+    for name, x in values_of(second.network).items():
+        np.testing.assert_array_equal(x, values[name][1])
+    chosen = open_run(tmp_path / "run" / "checkpoints" / "8")
+    assert chosen is not None
+    assert (chosen.step, chosen.results) == (8, tmp_path / "run" / "eval-8")

@@ -10,11 +10,13 @@ from jax.sharding import Mesh
 from jaxtyping import Bool, UInt8
 
 from deepprism_jax.diffusion.multiscale import MultiScale, sample
+from deepprism_jax.diffusion.prediction import Target
 from deepprism_jax.diffusion.tiles import side_within, tiled
 from deepprism_jax.evaluation.single_image.folder import PIXELS_AT_ONCE
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.ops import to_uint8
 from deepprism_jax.training.sharding import replicated, spread
+from deepprism_jax.training.sinddm.process import noise_by
 
 
 class Drawn(NamedTuple):
@@ -30,16 +32,21 @@ class Drawer:
 
     Args:
         network: one of them.
+        target: what they predict.
+        process: of one of their images; all have its schedule.
         mesh: devices that share every batch.
     """
 
-    def __init__(self, network: nnx.Module, mesh: Mesh):
+    def __init__(
+        self, network: nnx.Module, target: Target, process: MultiScale, mesh: Mesh
+    ):
         structure = Functional(network)
 
         def predict(values: Any, noised: tuple[jax.Array, ...]) -> jax.Array:
             # Tiles inside of a device's part of the batch: each has whole images.
             side = side_within(PIXELS_AT_ONCE, len(noised[0]))
-            return tiled(structure.bind(values), side)(*noised)
+            predicted = tiled(structure.bind(values), side)
+            return noise_by(predicted, target, process)(*noised)
 
         shared = spread(mesh, predict)
         self._mesh = mesh

@@ -53,7 +53,8 @@ def evaluate_run(
     with refusing():
         output.mkdir(parents=True, exist_ok=True)
     model = run.load(next(iter(run.images)))
-    drawer = Drawer(model.network, make_mesh())
+    target = run.config.diffusion.target
+    drawer = Drawer(model.network, target, model.process, make_mesh())
     total, without = parameters(model.network)
     counted = {WITHOUT_TIME: Score(float(without), None, 0, "")}
     rows: list[Row] = []
