@@ -5,6 +5,7 @@ FOLDER/0000.png ...     one image each, named by its seed
        samples.json     what drew them; written last
 """
 
+import contextlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -32,10 +33,18 @@ def name_of(seed: int) -> str:
     return f"{seed:04}.png"
 
 
-def next_folder(run: Path) -> Path:
-    """Return the first `RUN/drawn/NUMBER` after all that are there."""
-    numbers = [int(p.name) for p in (run / DRAWN).glob("*") if p.name.isdecimal()]
-    return run / DRAWN / f"{max(numbers, default=-1) + 1:04}"
+def make_next_folder(run: Path) -> Path:
+    """Make `RUN/drawn/NUMBER`, the first after all that are there, and return it.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    while True:
+        numbers = [int(p.name) for p in (run / DRAWN).glob("*") if p.name.isdecimal()]
+        path = run / DRAWN / f"{max(numbers, default=-1) + 1:04}"
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            path.mkdir(parents=True)
+            return path
 
 
 def check_folder(path: Path) -> None:

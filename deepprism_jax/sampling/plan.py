@@ -90,11 +90,9 @@ def make_plan(
         )
     if problems:
         raise PreflightError(*problems)
-    area = math.prod(sizes[-1]) * math.prod(options.scale_mul)
+    drawn = output_sizes(sizes, options.scale_mul)
     if input_size:
-        drawn = sizes_ending_in(sizes, size_within(*input_size, math.floor(area)))
-    else:
-        drawn = output_sizes(sizes, options.scale_mul)
+        drawn = sizes_ending_in(sizes, _fitting(input_size, drawn[-1]))
     targets = targets_of(options)
     problems = [
         *_extent(drawn, first, options),
@@ -134,6 +132,16 @@ def as_box(numbers: Sequence[int]) -> Box:
     """Return four numbers as a box."""
     top, left, height, width = numbers
     return top, left, height, width
+
+
+def _fitting(size: Size, model: Size) -> Size:
+    """Return the size that an image is shrunk to, of no more pixels than the model's.
+
+    Where that is the model's but for the rounding, it is the model's.
+    """
+    height, width = size_within(*size, math.prod(model))
+    near = max(abs(height - model[0]), abs(width - model[1])) <= 1
+    return model if near else (height, width)
 
 
 def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:

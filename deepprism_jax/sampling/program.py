@@ -47,13 +47,20 @@ def main(options: Options) -> None:
         if options.output:
             folder.check_folder(options.output)
     drawing = PREPARE[run.kind](options, run)
-    where = options.output or folder.next_folder(run.workdir)
     with refusing():
-        where.mkdir(parents=True, exist_ok=bool(options.output))
+        if options.output:
+            where = options.output
+            where.mkdir(parents=True, exist_ok=True)
+        else:
+            where = folder.make_next_folder(run.workdir)
     console = Console()
     for line in drawing.lines:
         console.print(line, soft_wrap=True, highlight=False)
-    write(drawing, where, options, run)
+    try:
+        write(drawing, where, options, run)
+    finally:
+        with contextlib.suppress(OSError):  # it holds something, as it should
+            where.rmdir()
     images = plural(drawing.count, "image")
     console.print(f"wrote {drawing.count} {images} to {where}", soft_wrap=True)
 

@@ -16,10 +16,11 @@ def noise(height=8, width=6, channels=3, seed=0):
 
 
 def test_the_next_folder_is_after_all_that_are_there(tmp_path):
-    assert folder.next_folder(tmp_path) == tmp_path / "drawn" / "0000"
+    assert folder.make_next_folder(tmp_path) == tmp_path / "drawn" / "0000"
     for name in ("0003", "mine"):
-        (tmp_path / "drawn" / name).mkdir(parents=True)
-    assert folder.next_folder(tmp_path) == tmp_path / "drawn" / "0004"
+        (tmp_path / "drawn" / name).mkdir()
+    assert folder.make_next_folder(tmp_path) == tmp_path / "drawn" / "0004"
+    assert (tmp_path / "drawn" / "0004").is_dir()
 
 
 def test_a_folder_that_holds_something_is_refused(tmp_path):

@@ -49,6 +49,7 @@ def test_a_large_input_is_shrunk_to_the_area_of_the_training_image():
     assert height * width <= 186 * 248
     assert (height + 1) * (width + 2) > 186 * 248
     assert width / height == pytest.approx(1024 / 576, rel=0.01)
+    assert plan(input=INPUT, input_size=(561, 747)).size == SIZES[-1]
     larger = plan(input=INPUT, input_size=(576, 1024), scale_mul=(2.0, 2.0)).size
     assert larger[0] == pytest.approx(2 * height, abs=1)
 
