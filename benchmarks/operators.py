@@ -7,10 +7,10 @@
 `convolution` times a 3x3x3 one of one field, channels on a circle: forward, and forward
 with both gradients. Beside the formulations of `prism_conv` (`reference` is XLA's 3-D
 convolution) stand a copy of the array; a C kernel without a framework (`limit.c`,
-compiled on the spot, float32: the practical limit); dense and grouped convolutions of
-as many channels in JAX; and, where torch is installed, its Conv3d as in the paper, what
-torch.compile makes of it and of a shift-and-add, and its dense, grouped and depthwise
-convolutions. `block` times x + 2 * (GroupNorm, SiLU, convolution)(x), DeepPrism and
+compiled on the spot, float32: the practical limit); dense, grouped and depthwise ones
+of as many channels in JAX; and, where torch is installed, its Conv3d as in the paper,
+what torch.compile makes of it and of a shift-and-add, and its dense, grouped and
+depthwise ones. `block` times x + 2 * (GroupNorm, SiLU, convolution)(x), DeepPrism and
 dense, in JAX and torch. Subjects take turns in short bursts and the median of each is
 printed: read the ratios. Results are checked first.
 """
@@ -55,6 +55,8 @@ class Options(Timing, Report):
     """Formulations of `prism_conv`; `native` where it is built."""
     groups: int = 32
     """Groups of the grouped convolutions."""
+    depthwise_size: Literal[3, 5] = 3
+    """Side of the depthwise kernels; all others are 3x3."""
     norm_groups: int = 32
     """Groups of the block's GroupNorms."""
     torch: bool = True
@@ -80,15 +82,21 @@ def jax_pair(function: Callable[..., jax.Array], *operands: Any) -> Pair:
 
 
 def jax_convolutions(options: Options, x, kernel, g) -> dict[str, Pair]:
-    """The formulations, then dense and grouped convolutions."""
+    """The formulations, then dense, grouped and depthwise convolutions."""
     channels, draw = options.size[-1], np.random.default_rng(1).normal
     pairs = {
         f"prism, {method}": jax_pair(partial(prism_conv, method=method), x, kernel, g)
         for method in options.methods
         if method != "native" or library.loaded()
     }
-    for name, groups in (("dense", 1), (f"{options.groups} groups", options.groups)):
-        weights = jnp.asarray(draw(size=(3, 3, channels // groups, channels)), x.dtype)
+    kinds = {
+        "dense": (3, 1),
+        f"{options.groups} groups": (3, options.groups),
+        "depthwise": (options.depthwise_size, channels),
+    }
+    for name, (size, groups) in kinds.items():
+        shape = size, size, channels // groups, channels
+        weights = jnp.asarray(draw(size=shape), x.dtype)
         conv = partial(grouped_conv, groups=groups)
         pairs[f"JAX {name}"] = jax_pair(conv, x, weights, g)
     return pairs
@@ -136,7 +144,14 @@ def subjects(options: Options) -> tuple[str, dict[str, Pair]]:
     expected = {"on a circle": pairs["C kernel"], "zeros": jax_pair(zeros, *arrays)}
     checked = {name: "on a circle" for name in pairs if name.startswith("prism")}
     if torch:
-        found = torch.convolutions(x, kernel, g, groups=options.groups, **common)
+        found = torch.convolutions(
+            x,
+            kernel,
+            g,
+            groups=options.groups,
+            depthwise_size=options.depthwise_size,
+            **common,
+        )
         pairs |= found
         checked |= {name: "zeros" for name in found if "Conv3d" in name}
         checked |= {name: "on a circle" for name in found if "shift" in name}

@@ -6,7 +6,7 @@ from itertools import product
 
 import numpy as np
 import torch
-from timing import Pair, cores
+from timing import Pair, Run, cores
 from torch import nn
 from torch_layers import Kind, Layout, Prism, ResBlock, ShiftAndAdd
 
@@ -20,6 +20,7 @@ def convolutions(
     *,
     dtype: str,
     groups: int,
+    depthwise_size: int,
     compiled: bool,
 ) -> dict[str, Pair]:
     """The paper's layer in both layouts, dense, grouped and depthwise ones.
@@ -29,6 +30,7 @@ def convolutions(
         kernel: [3, 3, 3, 1, 1] of the channel convolution.
         dtype: type of all arrays.
         groups: of the grouped convolution.
+        depthwise_size: side of the depthwise kernels.
         compiled: add what torch.compile makes of the paper's layer and of a
             shift-and-add.
     """
@@ -49,9 +51,15 @@ def convolutions(
         f"torch Conv3d, {layout}": pair(prism(layout), *planes)
         for layout in ("contiguous", "channels_last")
     }
-    counts = {"dense": 1, f"{groups} groups": groups, "depthwise": channels}
-    for name, count in counts.items():
-        layer = nn.Conv2d(channels, channels, 3, padding=1, groups=count, bias=False)
+    kinds = {
+        "dense": (3, 1),
+        f"{groups} groups": (3, groups),
+        "depthwise": (depthwise_size, channels),
+    }
+    for name, (size, count) in kinds.items():
+        layer = nn.Conv2d(
+            channels, channels, size, padding=size // 2, groups=count, bias=False
+        )
         layer = layer.to(DTYPES[dtype], memory_format=torch.channels_last)  # pyright: ignore
         pairs[f"torch {name}"] = pair(layer, *flat)
     if compiled:

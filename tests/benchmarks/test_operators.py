@@ -27,7 +27,7 @@ def test_the_formulations_agree_with_the_c_kernel(
     found = json.loads(path.read_text())["milliseconds"]
     # The C++ kernels are off in tests, as where they are not built.
     names = {f"prism, {method}" for method in methods if method != "native"}
-    names |= {"C kernel", "JAX dense", "JAX 32 groups"}
+    names |= {"C kernel", "JAX dense", "JAX 32 groups", "JAX depthwise"}
     assert set(found["with gradients"]) == names
     assert set(found["forward"]) == names | {"copy"}
 
