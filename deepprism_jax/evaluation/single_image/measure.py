@@ -18,6 +18,12 @@ from deepprism_jax.metrics.pixel_diversity import PixelDiversity
 from deepprism_jax.metrics.sifid import SIFID, few_positions, patches
 from deepprism_jax.metrics.state import Score
 from deepprism_jax.models.early_maps import EARLY_MAPS
+from deepprism_jax.models.inception import INCEPTION
+
+PUBLISHED = (
+    "SIFID (inception): published figures are by torchvision's Inception-v3, whose "
+    "weights are others; they do not compare"
+)
 
 
 class Measurement:
@@ -90,6 +96,8 @@ class Measurement:
             f"{column(name).heading}: {layer.network}, {layer.layer}, "
             f"{layer.channels} features at every position; images are not resized"
         ] = None
+        if layer.network == INCEPTION.name:
+            self._notes[PUBLISHED] = None
         if line := few_positions(maps):
             self._notes[line.replace("SIFID", column(name).heading)] = None
 
