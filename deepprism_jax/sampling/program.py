@@ -19,6 +19,7 @@ from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.prepare import prepare
 from deepprism_jax.sampling.runs import Run, open_run
 from deepprism_jax.training.allocator import keep_memory
+from deepprism_jax.training.compilation import keep_programs
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
 from deepprism_jax.version import code_version
 
@@ -57,7 +58,8 @@ def main(options: Options) -> None:
     for line in drawing.lines:
         console.print(line, soft_wrap=True, highlight=False)
     try:
-        write(drawing, where, options, run)
+        with keep_programs(run.workdir):
+            write(drawing, where, options, run)
     finally:
         with contextlib.suppress(OSError):  # it holds something, as it should
             where.rmdir()

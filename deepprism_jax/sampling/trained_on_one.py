@@ -60,6 +60,6 @@ def choose(image: str, names: list[str]) -> str:
         raise ValueError(f"the run has {len(names)} models: give --image, of {some}")
     if image not in names:
         near = difflib.get_close_matches(image, names, n=1)
-        hint = f"perhaps you meant {near[0]}" if near else f"there are {some}"
+        hint = f"perhaps you meant {near[0]}" if near else f"it has {some}"
         raise FileNotFoundError(f"--image {image} is none of the run's: {hint}")
     return image
