@@ -17,6 +17,7 @@ from deepprism_jax.diffusion.multiscale import (
 )
 from deepprism_jax.diffusion.prediction import Target
 from deepprism_jax.diffusion.pyramid import Pyramid
+from deepprism_jax.diffusion.reverse import noise_of
 from deepprism_jax.diffusion.tiles import side_within, tiled
 from deepprism_jax.evaluation.setup import FailedError
 from deepprism_jax.layers.functional import Functional, values_of
@@ -25,7 +26,6 @@ from deepprism_jax.sampling.drawing import Advance
 from deepprism_jax.sampling.pictures import Pixels
 from deepprism_jax.sampling.plan import Plan
 from deepprism_jax.training.sharding import replicated, spread
-from deepprism_jax.training.sinddm.process import noise_by
 
 Finish = Callable[[jax.Array], jax.Array]
 """Images [b, h, w, c] in [-1, 1] to such images."""
@@ -60,7 +60,7 @@ def make_denoise(model: Model, mesh: Mesh) -> jax.tree_util.Partial:
         # Tiles inside of a device's part of the batch: each has whole images.
         side = side_within(PIXELS_AT_ONCE, len(noised[0]))
         network = tiled(structure.bind(values), side)
-        return noise_by(network, model.target, model.process)(*noised)
+        return noise_of(network, model.target, model.process.schedule)(*noised)
 
     shared = spread(mesh, predict)
     values = jax.device_put(values_of(model.network), replicated(mesh))

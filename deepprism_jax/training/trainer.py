@@ -18,7 +18,8 @@ from deepprism_jax.training.sharding import place_batch, replicated, split_batch
 from deepprism_jax.training.state import TrainState, move_average
 from deepprism_jax.weights.pretrained import describe
 
-Batch = dict[str, jax.Array]
+Batch = Mapping[str, Any]
+"""Arrays by name, or what chooses a program."""
 Metrics = dict[str, jax.Array]
 
 

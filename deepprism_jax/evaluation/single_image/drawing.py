@@ -11,12 +11,12 @@ from jaxtyping import Bool, UInt8
 
 from deepprism_jax.diffusion.multiscale import MultiScale, sample
 from deepprism_jax.diffusion.prediction import Target
+from deepprism_jax.diffusion.reverse import noise_of
 from deepprism_jax.diffusion.tiles import side_within, tiled
 from deepprism_jax.evaluation.single_image.folder import PIXELS_AT_ONCE
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.ops import to_uint8
 from deepprism_jax.training.sharding import replicated, spread
-from deepprism_jax.training.sinddm.process import noise_by
 
 
 class Drawn(NamedTuple):
@@ -46,7 +46,7 @@ class Drawer:
             # Tiles inside of a device's part of the batch: each has whole images.
             side = side_within(PIXELS_AT_ONCE, len(noised[0]))
             predicted = tiled(structure.bind(values), side)
-            return noise_by(predicted, target, process)(*noised)
+            return noise_of(predicted, target, process.schedule)(*noised)
 
         shared = spread(mesh, predict)
         self._mesh = mesh

@@ -9,11 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from deepprism_jax.diffusion.multiscale import sample_scales
+from deepprism_jax.diffusion.reverse import noise_of
 from deepprism_jax.ops import to_uint8
 from deepprism_jax.training.grids import image_grid
 from deepprism_jax.training.sharding import replicated
 from deepprism_jax.training.sinddm.objective import Pictures
-from deepprism_jax.training.sinddm.process import make_process, noise_by
+from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer
 
 MODELS = 4
@@ -75,7 +76,11 @@ class SinDDMEvaluator:
             self._trainer.names, self._images, self._pairs, each, strict=False
         ):
             *_, drawn = sample_scales(
-                jax.tree_util.Partial(self._denoise, model),
+                noise_of(
+                    jax.tree_util.Partial(self._predict, model),
+                    self._trainer.config.diffusion.target,
+                    pair[1].schedule,
+                ),
                 pair[1],
                 self._count,
                 self._trainer.config.data.channels,
@@ -116,11 +121,6 @@ class SinDDMEvaluator:
         return error
 
     @cached_property
-    def _denoise(self) -> Callable[..., jax.Array]:
-        network, process = self._trainer.network, self._trainer.process
-        target = self._trainer.config.diffusion.target
-
-        def denoise(values: Any, x: Any, t: Any, scale: Any) -> jax.Array:
-            return noise_by(network.bind(values), target, process)(x, t, scale)
-
-        return denoise
+    def _predict(self) -> Callable[..., jax.Array]:
+        network = self._trainer.network
+        return lambda values, x, t, scale: network.bind(values)(x, t, scale)

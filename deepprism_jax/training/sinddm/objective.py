@@ -1,12 +1,13 @@
 """The loss of single-image diffusion, and its gradients for many models at once.
 
-A step draws one scale, and for every copy of the image in the batch a time below T_s
-and noise (Kulikov et al., 2022, algorithm 1). Models that train together draw the same:
-so each is trained exactly as it would be alone.
+A step is of one scale, and draws for every copy of the image in the batch a time below
+T_s and noise (Kulikov et al., 2022, algorithm 1). Models that train together draw the
+same: so each is trained exactly as it would be alone.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -47,12 +48,6 @@ def stack(pairs: Sequence[tuple[Pyramid, MultiScale]]) -> Pictures:
         np.stack([process.blur for process in processes]),
         np.stack([process.starts for process in processes]),
     )
-
-
-def scale_probabilities(sizes: Sequence[Size], favour_small: float) -> np.ndarray:
-    """Return how likely each scale is drawn: its pixels to the power -favour_small."""
-    weights = np.array([float(h * w) for h, w in sizes]) ** -favour_small
-    return (weights / weights.sum()).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -111,7 +106,6 @@ class DenoisingGradients:
         sizes: of the scales.
         channels: of the images.
         batch_size: copies of every image in a step.
-        probabilities: of the scales.
         vectorize: how models of one device are computed; see `over_models`.
     """
 
@@ -120,16 +114,20 @@ class DenoisingGradients:
     sizes: tuple[Size, ...]
     channels: int
     batch_size: int
-    probabilities: np.ndarray
     vectorize: bool
 
     def __call__(
-        self, params: Values, key: jax.Array, step: jax.Array, pictures: Pictures
+        self,
+        params: Values,
+        key: jax.Array,
+        step: jax.Array,
+        pictures: Pictures,
+        scale: int,
     ) -> tuple[Values, jax.Array]:
         """Return gradients like `params`, and the mean loss over models and copies."""
         models, everywhere = PartitionSpec(MODELS_AXIS), PartitionSpec()
         on_all = jax.shard_map(
-            self._on_device,
+            partial(self._on_device, scale),
             mesh=self.mesh,
             in_specs=(models, everywhere, everywhere, models),
             out_specs=(models, everywhere),
@@ -137,35 +135,28 @@ class DenoisingGradients:
         )
         return on_all(params, key, step, pictures)
 
-    def _on_device(self, params, key, step, pictures):
+    def _on_device(self, scale, params, key, step, pictures):
         key = jax.random.fold_in(jax.random.wrap_key_data(key), step)
-        scale_key, copies_key = jax.random.split(key)
         copies = self.batch_size // lax.axis_size(COPIES_AXIS)
         places = lax.axis_index(COPIES_AXIS) * copies + jnp.arange(copies)
-        keys = jax.vmap(lambda place: jax.random.fold_in(copies_key, place))(places)
-        logits = jnp.log(jnp.asarray(self.probabilities))
-        scale = jax.random.categorical(scale_key, logits)
-        branches = [self._at_scale(scale) for scale in range(len(self.sizes))]
-        losses, grads = lax.switch(scale, branches, params, pictures, keys)
+        keys = jax.vmap(lambda place: jax.random.fold_in(key, place))(places)
+        losses, grads = self._at_scale(scale, params, pictures, keys)
         grads = lax.pmean(grads, COPIES_AXIS)
         return grads, lax.pmean(jnp.mean(losses), AXES)
 
-    def _at_scale(self, scale: int) -> Callable[..., Any]:
+    def _at_scale(self, scale, params, pictures, keys):
         shape = (*self.sizes[scale], self.channels)
 
-        def gradients(params, pictures, keys):
-            def draw(key):
-                time_key, noise_key = jax.random.split(key)
-                return jax.random.uniform(time_key), jax.random.normal(noise_key, shape)
+        def draw(key):
+            time_key, noise_key = jax.random.split(key)
+            return jax.random.uniform(time_key), jax.random.normal(noise_key, shape)
 
-            u, eps = jax.vmap(draw)(keys)
+        u, eps = jax.vmap(draw)(keys)
 
-            def of_one(params, pictures):
-                return jax.value_and_grad(self.loss)(params, pictures, scale, u, eps)
+        def of_one(params, pictures):
+            return jax.value_and_grad(self.loss)(params, pictures, scale, u, eps)
 
-            return over_models(of_one, vectorize=self.vectorize)(params, pictures)
-
-        return gradients
+        return over_models(of_one, vectorize=self.vectorize)(params, pictures)
 
 
 def over_models(function: Callable[..., Any], *, vectorize: bool) -> Callable[..., Any]:

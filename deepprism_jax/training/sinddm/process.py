@@ -1,32 +1,11 @@
 """From a config and an image to the pyramid and the process on it."""
 
-from typing import Any
-
-import jax
 import numpy as np
 
 from deepprism_jax.diffusion.multiscale import MultiScale, multi_scale
-from deepprism_jax.diffusion.prediction import Target, denoised
 from deepprism_jax.diffusion.pyramid import Pyramid, make_pyramid, pyramid_sizes
-from deepprism_jax.diffusion.reverse import DenoiseAtScale
 from deepprism_jax.diffusion.schedules import make_schedule
 from deepprism_jax.training.sinddm.config import SinDDMConfig
-
-
-def noise_by(predict: Any, target: Target, process: MultiScale) -> DenoiseAtScale:
-    """Return the noise in x [B, H, W, C] at times [B] and scales [B] by a network.
-
-    Args:
-        predict: gives the target, of the same arguments.
-        target: what that is.
-        process: whose schedule it is.
-    """
-
-    def eps(x: jax.Array, t: jax.Array, scale: jax.Array) -> jax.Array:
-        alpha, sigma = process.schedule.at(t, x.ndim)
-        return denoised(target, predict(x, t, scale), x, alpha, sigma).eps
-
-    return eps
 
 
 def make_process(config: SinDDMConfig, image: np.ndarray) -> tuple[Pyramid, MultiScale]:

@@ -2,7 +2,7 @@
 
 import io
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -22,29 +22,11 @@ from deepprism_jax.training.sinddm.config import SinDDMConfig
 from deepprism_jax.training.sinddm.evaluator import SinDDMEvaluator
 from deepprism_jax.training.sinddm.pictures import read_pictures
 from deepprism_jax.training.sinddm.process import make_process
+from deepprism_jax.training.sinddm.steps import Steps
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer, make_denoiser
 
 IMAGES = "images"
 """Folder in the work directory with the images that the models are trained on."""
-
-
-class Steps:
-    """Batches without anything in them: the images are those of every step."""
-
-    def __init__(self, images: int):
-        self._taken, self._images = 0, images
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        self._taken += 1
-        return {}
-
-    def get_state(self) -> dict[str, int]:
-        """Return how many were taken."""
-        return {"batch": self._taken, "images": self._images}
-
-    def set_state(self, state: Mapping[str, int]) -> None:
-        """Go on from there."""
-        self._taken = state["batch"]
 
 
 def make_trainer(config: SinDDMConfig) -> SinDDMTrainer:
@@ -78,8 +60,14 @@ def open_data(config: SinDDMConfig) -> Data:
     """
     with refusing():
         pictures = read_pictures(config.data)
-        make_process(config, next(iter(pictures.values())))
-    return Data(Steps(len(pictures)), pictures, len(pictures), 0)
+        _, process = make_process(config, next(iter(pictures.values())))
+    steps = Steps(
+        process.sizes,
+        config.diffusion.favour_small,
+        seed=config.train.seed,
+        images=len(pictures),
+    )
+    return Data(steps, pictures, len(pictures), 0)
 
 
 def make_evaluator(

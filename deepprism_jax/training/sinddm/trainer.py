@@ -23,12 +23,11 @@ from deepprism_jax.training.sinddm.objective import (
     DenoisingGradients,
     DenoisingLoss,
     over_models,
-    scale_probabilities,
     stack,
 )
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.state import TrainState
-from deepprism_jax.training.trainer import Batch, Player, Trainer
+from deepprism_jax.training.trainer import Player, Trainer
 from deepprism_jax.weights.pretrained import MODELS, describe
 
 
@@ -79,10 +78,10 @@ class SinDDMTrainer(Trainer):
             sizes,
             config.data.channels,
             train.batch_size,
-            scale_probabilities(sizes, config.diffusion.favour_small),
             vectorize=mesh.devices.flat[0].platform != "cpu",
         )
         self._pictures = stack(pairs)
+        self._programs: dict[int, Any] = {}
 
     @cached_property
     def frozen(self) -> Any:
@@ -101,28 +100,32 @@ class SinDDMTrainer(Trainer):
         many = {name: jnp.stack([x] * count) for name, x in values.items()}
         return {self.main: many}, {}
 
-    def gradients(self, state: TrainState, batch: Batch, frozen: Any):
-        """Gradients of all models; there is nothing in a batch."""
-        del batch
+    def gradients(self, state: TrainState, batch: Mapping[str, Any], frozen: Any):
+        """Gradients of all models at the scale that is all there is in a batch."""
         with rematerializing(self.config.train.remat):
             grads, loss = self._gradients(
-                state.params[self.main], state.key, state.step, frozen
+                state.params[self.main], state.key, state.step, frozen, batch["scale"]
             )
         return {self.main: grads}, state.extra, {}, {"loss": loss}
 
-    def batch_shapes(self) -> Any:
-        """A batch is empty: its images are those of every step."""
-        return {}
+    def shard_pieces(self, batch: Any) -> Any:
+        """The batch: a scale, which chooses a program."""
+        return batch
+
+    def step(self, state: TrainState, batch: Any) -> Any:
+        """Take a step of the scale that a batch names; see `Trainer.step`."""
+        return self._program(batch["scale"])(state, self.frozen)
 
     def lower_step(self) -> jax.stages.Lowered:
-        """The step of this configuration, lowered and not run."""
+        """The step of the finest scale, lowered and not run: for plans of memory."""
         described = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(
                 x.shape, x.dtype, sharding=self._models_sharding
             ),
             self._pictures,
         )
-        return self._jitted.lower(self.state_shapes, self.batch_shapes(), described)
+        finest = len(self.process.sizes) - 1
+        return self._program(finest).lower(self.state_shapes, described)
 
     @cached_property
     def state_sharding(self) -> TrainState:
@@ -160,6 +163,23 @@ class SinDDMTrainer(Trainer):
             name: self.network.bind({key: x[row] for key, x in values.items()})
             for row, name in enumerate(self.names)
         }
+
+    def _program(self, scale: int) -> Any:
+        """The step of one scale, compiled when it is first taken."""
+        if scale not in self._programs:
+            self._programs[scale] = self._compiled(scale)
+        return self._programs[scale]
+
+    def _compiled(self, scale: int) -> Any:
+        def step(state: TrainState, frozen: Any) -> Any:
+            return self._step(state, {"scale": scale}, frozen)
+
+        return jax.jit(
+            step,
+            donate_argnums=(0,),
+            in_shardings=(self.state_sharding, None),
+            out_shardings=(self.state_sharding, replicated(self.mesh)),
+        )
 
     @property
     def _models_sharding(self) -> NamedSharding:

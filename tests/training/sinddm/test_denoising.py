@@ -19,8 +19,8 @@ from deepprism_jax.training.sinddm.config import (
     PictureConfig,
     SinDDMConfig,
 )
-from deepprism_jax.training.sinddm.objective import scale_probabilities
 from deepprism_jax.training.sinddm.pictures import read_pictures
+from deepprism_jax.training.sinddm.steps import Steps, scale_probabilities
 from deepprism_jax.training.sinddm.system import check, mesh_shape, open_data
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer
 
@@ -60,8 +60,8 @@ def trained(images, *, steps=3, **mesh):
     devices = jax.devices()[: np.prod(list(mesh.values()), dtype=int)]
     trainer = SinDDMTrainer(CONFIG, make_mesh(devices, **mesh), images)
     state = trainer.init()
-    for _ in range(steps):
-        state, metrics = trainer.step(state, {})
+    for number in range(steps):
+        state, metrics = trainer.step(state, {"scale": number % 2})
     values = jax.device_get(trainer.inference_values(state))
     return values, float(metrics["loss"]), trainer
 
@@ -102,6 +102,16 @@ def test_small_scales_are_drawn_more_often():
     sizes = [(10, 10), (20, 20)]
     np.testing.assert_allclose(scale_probabilities(sizes, 0.0), [0.5, 0.5])
     np.testing.assert_allclose(scale_probabilities(sizes, 0.5), [2 / 3, 1 / 3])
+
+
+def test_steps_go_on_from_where_they_were():
+    sizes = [(10, 10), (14, 14), (20, 20)]
+    whole, other = (Steps(sizes, 0.0, seed=3, images=1) for _ in range(2))
+    scales = [next(whole)["scale"] for _ in range(60)]
+    assert set(scales) == {0, 1, 2}
+    other.set_state({"batch": 40, "images": 1})
+    assert [next(other)["scale"] for _ in range(20)] == scales[40:]
+    assert other.get_state() == whole.get_state()
 
 
 def save(path, size, mode="RGB"):
