@@ -17,21 +17,18 @@ from deepprism_jax.diffusion.multiscale import (
 )
 from deepprism_jax.diffusion.prediction import Target
 from deepprism_jax.diffusion.pyramid import Pyramid
-from deepprism_jax.diffusion.reverse import noise_of
-from deepprism_jax.diffusion.tiles import side_within, tiled
 from deepprism_jax.evaluation.setup import FailedError
-from deepprism_jax.layers.functional import Functional, values_of
+from deepprism_jax.evaluation.single_image.drawing import make_denoise
+from deepprism_jax.evaluation.single_image.folder import PIXELS_AT_ONCE
+from deepprism_jax.layers.functional import values_of
 from deepprism_jax.ops import to_uint8
 from deepprism_jax.sampling.drawing import Advance
 from deepprism_jax.sampling.pictures import Pixels
 from deepprism_jax.sampling.plan import Plan
-from deepprism_jax.training.sharding import replicated, spread
+from deepprism_jax.training.sharding import replicated
 
 Finish = Callable[[jax.Array], jax.Array]
 """Images [b, h, w, c] in [-1, 1] to such images."""
-
-PIXELS_AT_ONCE = 2**18
-"""Pixels of all images that a device draws at once, unless one alone has more."""
 
 
 @dataclass(frozen=True)
@@ -50,23 +47,6 @@ class Model:
     process: MultiScale
     target: Target = "eps"
     """What the network predicts."""
-
-
-def make_denoise(model: Model, mesh: Mesh) -> jax.tree_util.Partial:
-    """Return the noise in x by the model, a batch shared by all devices of a mesh."""
-    structure = Functional(model.network)
-
-    def predict(values: Any, noised: tuple[jax.Array, ...]) -> jax.Array:
-        # Tiles inside of a device's part of the batch: each has whole images.
-        side = side_within(PIXELS_AT_ONCE, len(noised[0]))
-        network = tiled(structure.bind(values), side)
-        return noise_of(network, model.target, model.process.schedule)(*noised)
-
-    shared = spread(mesh, predict)
-    values = jax.device_put(values_of(model.network), replicated(mesh))
-    return jax.tree_util.Partial(
-        lambda values, x, t, scale: shared(values, (x, t, scale)), values
-    )
 
 
 def per_device(batch: int, size: tuple[int, int], count: int, devices: int) -> int:
@@ -130,7 +110,11 @@ def draw(
     Raises:
         FailedError: the model gave no numbers.
     """
-    denoise, together = make_denoise(model, mesh), batch * mesh.size
+    denoise = jax.tree_util.Partial(
+        make_denoise(model.network, model.target, model.process, mesh),
+        jax.device_put(values_of(model.network), replicated(mesh)),
+    )
+    together = batch * mesh.size
     work = work_of(model.process, plan)
     for place in range(0, count, together):
         wanted = min(together, count - place)

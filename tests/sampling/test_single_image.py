@@ -6,7 +6,7 @@ import pytest
 from made_up_model import Smooth, make_model
 
 from deepprism_jax.evaluation.setup import FailedError
-from deepprism_jax.sampling import single_image
+from deepprism_jax.evaluation.single_image import drawing
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.plan import make_plan
 from deepprism_jax.sampling.single_image import draw, per_device, work_of
@@ -28,8 +28,13 @@ def drawn(model, *, devices=1, batch=4, first=0, count=4, advance=lambda done: N
 
 
 def test_an_image_depends_on_its_seed_alone_and_all_work_is_told(model):
+    """Evaluation draws it too, in a batch of all."""
     told = []
-    together = drawn(model)
+    drawer = drawing.Drawer(
+        model.network, "eps", model.process, make_mesh(jax.devices()[:1])
+    )
+    (batch,) = drawer.draw(model.network, model.process, 3, first=0, count=4, batch=4)
+    together = batch.pixels
     assert together.shape == (4, 25, 28, 3)
     assert np.abs(together[0].astype(int) - together[1]).mean() > 10
     # Sums of floats in another order may round to the next level.
@@ -55,7 +60,7 @@ def test_few_large_images_are_drawn_at_once():
 
 
 def test_a_large_image_is_shown_to_the_network_in_tiles(monkeypatch):
-    monkeypatch.setattr(single_image, "PIXELS_AT_ONCE", 2 * 64 * 64)
+    monkeypatch.setattr(drawing, "PIXELS_AT_ONCE", 2 * 64 * 64)
     seen = []
 
     class Seen(Smooth):

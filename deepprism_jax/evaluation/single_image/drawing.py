@@ -27,6 +27,28 @@ class Drawn(NamedTuple):
     """False where a sample only fills up the batch, or is no numbers."""
 
 
+def make_denoise(
+    network: nnx.Module, target: Target, process: MultiScale, mesh: Mesh
+) -> Any:
+    """Return the noise in x of (values, x, t, scale), the batch shared by a mesh.
+
+    Args:
+        network: whose structure it is; the values may be another's.
+        target: what it predicts.
+        process: whose schedule it is.
+        mesh: devices that share every batch, each of which takes tiles of its images.
+    """
+    structure = Functional(network)
+
+    def predict(values: Any, noised: tuple[jax.Array, ...]) -> jax.Array:
+        side = side_within(PIXELS_AT_ONCE, len(noised[0]))
+        predicted = tiled(structure.bind(values), side)
+        return noise_of(predicted, target, process.schedule)(*noised)
+
+    shared = spread(mesh, predict)
+    return lambda values, x, t, scale: shared(values, (x, t, scale))
+
+
 class Drawer:
     """Draws of networks of one structure, which are compiled once for all of them.
 
@@ -40,17 +62,8 @@ class Drawer:
     def __init__(
         self, network: nnx.Module, target: Target, process: MultiScale, mesh: Mesh
     ):
-        structure = Functional(network)
-
-        def predict(values: Any, noised: tuple[jax.Array, ...]) -> jax.Array:
-            # Tiles inside of a device's part of the batch: each has whole images.
-            side = side_within(PIXELS_AT_ONCE, len(noised[0]))
-            predicted = tiled(structure.bind(values), side)
-            return noise_of(predicted, target, process.schedule)(*noised)
-
-        shared = spread(mesh, predict)
         self._mesh = mesh
-        self._denoise = lambda values, x, t, scale: shared(values, (x, t, scale))
+        self._denoise = make_denoise(network, target, process, mesh)
 
     def draw(
         self,
