@@ -125,8 +125,8 @@ def batch_line(config: SinDDMConfig) -> str:
     copies = config.train.batch_size
     each = copies // shape["fsdp"]
     return (
-        f"batch: {copies} {plural(copies, 'noised copy')} of each image a step, {each} "
-        f"on a device; models in {shape['data']} {plural(shape['data'], 'part')}"
+        f"batch: {copies} {'copy' if copies == 1 else 'copies'} of each image a step, "
+        f"{each} on a device; models in {shape['data']} {plural(shape['data'], 'part')}"
     )
 
 
