@@ -188,7 +188,12 @@ def _combinations(options: Options, first: int, scales: int) -> Iterator[str]:
         yield f"--{have} needs --{lack}: what of the training image goes where"
     if options.roi and options.input:
         yield "--roi is drawn from noise: leave out --input"
-    elif options.roi and first == scales - 1 > 0:
+    elif options.roi and scales == 1:
+        yield (
+            "--roi works at the scales before the last, and this model has one scale: "
+            "train on a larger image, or with a smaller --diffusion.coarsest"
+        )
+    elif options.roi and first == scales - 1:
         yield (
             f"--from-scale {first} is the last, and --roi works at the scales before "
             "it: choose a coarser one"

@@ -1,6 +1,7 @@
 """The loop: step, log, evaluation and checkpoints, each when it is due."""
 
 import collections
+import contextlib
 import math
 from dataclasses import dataclass, field
 from typing import Any
@@ -62,23 +63,34 @@ class Loop:
         """Train until the last step, or until a signal, and return the state."""
         train, trainer = self.config.train, self.trainer
         in_flight: collections.deque[Any] = collections.deque()
+        programs: set[str] = set()
         if self.step == 0:
             self.evaluate(state)
         while self.step < train.steps and not self.stop.agreed():
             self.watchdog.begin("the batch of step", self.step + 1, compiled=False)
             with self.timer.waiting():
                 images = next(self.batches)
-            self.watchdog.begin("step", self.step + 1)
+            program = trainer.program_of(images)
+            self.watchdog.begin(program, self.step + 1)
             batch = trainer.shard_pieces(images)
             self.step += 1
-            state, metrics = self.profile.traced(self.step, trainer.step, state, batch)
+            if new := program not in programs:  # it waits for the compiler
+                programs.add(program)
+                jax.block_until_ready(in_flight)
+            with self.timer.paused() if new else contextlib.nullcontext():
+                state, metrics = self.profile.traced(
+                    self.step, trainer.step, state, batch
+                )
+                if new:
+                    jax.block_until_ready(metrics)
             self.meter.update(self.step, metrics)
             in_flight.append(metrics)
             if len(in_flight) > IN_FLIGHT:
                 jax.block_until_ready(in_flight.popleft())
-            if not self.timer.running:  # the first step waits for the compiler
-                jax.block_until_ready(metrics)
+            if not self.timer.running:
                 self.timer.start(self.step)
+            elif new:
+                self.timer.skip()
             self.writers.advance(self.step)
             last = self.step == train.steps
             if last or self._due(train.log_every):

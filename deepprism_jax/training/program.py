@@ -130,8 +130,8 @@ def _train(
             )
         stack.callback(writers.close)
 
-        def interrupted() -> bool:
-            watchdog.begin("a batch of the evaluation at step", loop.step)
+        def interrupted(what: str = "a batch of the evaluation") -> bool:
+            watchdog.begin(f"{what} at step", loop.step)
             return stop.agreed()
 
         loop = Loop(
@@ -145,7 +145,9 @@ def _train(
             stop=stop,
             watchdog=watchdog,
             stragglers=stragglers,
-            timer=StepTimer(config.train.batch_size, system.ideal_seconds(trainer)),
+            timer=StepTimer(
+                system.images_per_step(config, data), system.ideal_seconds(trainer)
+            ),
             profile=stack.enter_context(
                 Profile(
                     workdir / profiling.FOLDER,

@@ -59,9 +59,12 @@ class System(Protocol):
         ...
 
     def make_evaluator(
-        self, trainer: Any, data: Data, interrupted: Callable[[], bool]
+        self, trainer: Any, data: Data, interrupted: Callable[..., bool]
     ) -> Evaluator:
-        """Return what evaluates it; `interrupted` is asked now and then."""
+        """Return what evaluates it.
+
+        `interrupted` is asked now and then; it may be told what is done next.
+        """
         ...
 
     def keep_inputs(self, workdir: AnyPath, data: Data) -> None:
@@ -78,6 +81,10 @@ class System(Protocol):
 
     def batch_line(self, config: Any) -> str:
         """Say how a batch is cut."""
+        ...
+
+    def images_per_step(self, config: Any, data: Data) -> int:
+        """Return how many images a step works on, over all devices."""
         ...
 
     def data_line(self, config: Any, data: Data) -> str:

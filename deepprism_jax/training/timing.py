@@ -29,8 +29,8 @@ class Stopwatch:
 class StepTimer:
     """Times the steps between two lines of the log.
 
-    It stands still until `start`, so that the first step, which waits for the compiler,
-    is in no figure.
+    It stands still until `start`, and leaves out steps by `paused` and `skip`, so that
+    those that wait for the compiler are in no figure.
 
     >>> timer = StepTimer(batch_size=64)
     >>> timer.start(1)
@@ -53,6 +53,10 @@ class StepTimer:
         """Count from the end of step number `step` on."""
         self._restart(step)
         self.running = True
+
+    def skip(self) -> None:
+        """Leave out a step whose time was paused."""
+        self._since += 1
 
     def read(self, step: int) -> dict[str, float]:
         """Return the means of the steps since the last reading, and start anew.

@@ -159,6 +159,11 @@ class Trainer:
         """The step of this configuration, lowered and not run: for plans of memory."""
         return self._jitted.lower(self.state_shapes, self.batch_shapes(), self.frozen)
 
+    def program_of(self, batch: Any) -> str:
+        """Return the name of the program that a batch's step runs."""
+        del batch
+        return "step"
+
     def inference_values(self, state: TrainState) -> Values:
         """What evaluation and export use: the moving average where it is on."""
         params = state.ema or state.params[self.main]

@@ -138,3 +138,8 @@ def test_all_problems_are_told_at_once():
     with pytest.raises(PreflightError) as caught:
         plan(count=0, from_scale=9)
     assert len(caught.value.problems) == 2
+
+
+def test_a_model_of_one_scale_has_none_for_regions():
+    with pytest.raises(PreflightError, match="this model has one scale"):
+        make_plan(Options(roi=(0, 0, 9, 9), roi_to=((0, 0),)), SIZES[-1:], 100)

@@ -62,6 +62,16 @@ def test_pauses_are_in_no_figure(clock):
     }
 
 
+def test_a_step_that_was_paused_is_in_no_figure(clock):
+    timer = StepTimer(batch_size=8)
+    timer.start(0)
+    clock.now += 1.0
+    with timer.paused():
+        clock.now += 100.0
+    timer.skip()
+    assert timer.read(2)["step_seconds"] == 1.0
+
+
 def test_nothing_is_said_before_the_start(clock):
     timer = StepTimer(batch_size=8)
     clock.now += 1.0

@@ -171,6 +171,12 @@ def data_line(config: Config, data: Data) -> str:
     )
 
 
+def images_per_step(config: Config, data: Data) -> int:
+    """Return how many images a step works on, over all devices."""
+    del data
+    return config.train.batch_size
+
+
 def spanned(config: Config) -> list[str]:
     """Name what is laid out over `train.steps`, besides the learning rate."""
     if not config.loss.adversarial_weight > 0:

@@ -42,7 +42,7 @@ class SinDDMEvaluator:
         self,
         trainer: SinDDMTrainer,
         pictures: dict[str, np.ndarray],
-        interrupted: Callable[[], bool] = lambda: False,
+        interrupted: Callable[..., bool] = lambda what: False,
     ):
         self._trainer, self._interrupted = trainer, interrupted
         names = trainer.names[:MODELS]
@@ -55,7 +55,7 @@ class SinDDMEvaluator:
         each = self._models(values)
         scores: dict[str, float] = {}
         for scale, size in enumerate(self._trainer.process.sizes):
-            if scale and self._interrupted():
+            if self._interrupted(f"scale {scale} of the evaluation"):
                 return {}
             shape = (TIMES, *size, self._trainer.config.data.channels)
             eps = np.random.default_rng([_SEED, scale]).standard_normal(shape)
@@ -75,7 +75,7 @@ class SinDDMEvaluator:
         for name, image, pair, model in zip(
             self._trainer.names, self._images, self._pairs, each, strict=False
         ):
-            *_, drawn = sample_scales(
+            scales = sample_scales(
                 noise_of(
                     jax.tree_util.Partial(self._predict, model),
                     self._trainer.config.diffusion.target,
@@ -86,6 +86,10 @@ class SinDDMEvaluator:
                 self._trainer.config.data.channels,
                 jax.random.key(_SEED),
             )
+            drawn = jnp.zeros(())
+            for scale in range(len(pair[1].sizes)):
+                self._interrupted(f"scale {scale} of the samples")
+                drawn = jax.block_until_ready(next(scales))
             rows[name] = np.concatenate([image[None], np.asarray(to_uint8(drawn))])
         return {"samples": image_grid(rows, captions=len(rows) > 1)}
 

@@ -24,6 +24,8 @@ from deepprism_jax.training.sinddm.pictures import read_pictures
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.steps import Steps
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer, make_denoiser
+from deepprism_jax.weights.items import steps
+from deepprism_jax.weights.pretrained import CHECKPOINTS
 
 IMAGES = "images"
 """Folder in the work directory with the images that the models are trained on."""
@@ -61,17 +63,17 @@ def open_data(config: SinDDMConfig) -> Data:
     with refusing():
         pictures = read_pictures(config.data)
         _, process = make_process(config, next(iter(pictures.values())))
-    steps = Steps(
+    stream = Steps(
         process.sizes,
         config.diffusion.favour_small,
         seed=config.train.seed,
         images=len(pictures),
     )
-    return Data(steps, pictures, len(pictures), 0)
+    return Data(stream, pictures, len(pictures), 0)
 
 
 def make_evaluator(
-    trainer: SinDDMTrainer, data: Data, interrupted: Callable[[], bool]
+    trainer: SinDDMTrainer, data: Data, interrupted: Callable[..., bool]
 ) -> SinDDMEvaluator:
     """Return what measures errors and draws samples."""
     return SinDDMEvaluator(trainer, data.held_out, interrupted)
@@ -85,16 +87,18 @@ def keep_inputs(workdir: AnyPath, data: Data) -> None:
     """
     folder = workdir / IMAGES
     with refusing():
-        there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+        found = folder.iterdir() if folder.is_dir() else ()
+        there = {path.name for path in found if path.name.endswith(".png")}
         files = {f"{name}.png": image for name, image in data.held_out.items()}
-        if there and there != set(files):
+        # What broke off before its first checkpoint may not have written them all.
+        begun = bool(steps(workdir / CHECKPOINTS))
+        if there - set(files) or (begun and there != set(files)):
             raise PreflightError(
                 f"{folder} holds other images than data.path: bring those back, or "
                 "choose another --workdir"
             )
-        for name, image in files.items():
-            if name in there:
-                _check_same(folder / name, image)
+        for name in sorted(there):
+            _check_same(folder / name, files[name])
         folder.mkdir(parents=True, exist_ok=True)
         for name in files.keys() - there:
             write_whole(folder / name, _png(files[name]))
@@ -139,6 +143,11 @@ def data_line(config: SinDDMConfig, data: Data) -> str:
     which = next(iter(data.held_out)) if count == 1 else f"{count} images"
     times = ", ".join(map(str, process.starts))
     return f"data: {which} at {len(process.sizes)} scales, {sizes}; times {times}"
+
+
+def images_per_step(config: SinDDMConfig, data: Data) -> int:
+    """Return how many noised copies of all images a step works on."""
+    return config.train.batch_size * data.train_images
 
 
 def spanned(config: SinDDMConfig) -> list[str]:
@@ -193,8 +202,13 @@ def _png(image: np.ndarray) -> bytes:
 
 
 def _check_same(path: AnyPath, image: np.ndarray) -> None:
-    with Image.open(io.BytesIO(path.read_bytes())) as file:
-        there = np.asarray(file)
+    try:
+        with Image.open(io.BytesIO(path.read_bytes())) as file:
+            there = np.asarray(file)
+    except OSError:
+        raise PreflightError(
+            f"{path} is damaged: bring the image back that was there"
+        ) from None
     there = to_channels(there.reshape(*there.shape[:2], -1), image.shape[-1])
     if there.shape != image.shape or not np.array_equal(there, image):
         raise PreflightError(

@@ -112,6 +112,10 @@ class SinDDMTrainer(Trainer):
         """The batch: a scale, which chooses a program."""
         return batch
 
+    def program_of(self, batch: Any) -> str:
+        """The step of each scale is a program of its own."""
+        return f"the step of scale {batch['scale']}, step"
+
     def step(self, state: TrainState, batch: Any) -> Any:
         """Take a step of the scale that a batch names; see `Trainer.step`."""
         return self._program(batch["scale"])(state, self.frozen)

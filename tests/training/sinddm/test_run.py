@@ -19,6 +19,7 @@ from deepprism_jax.training.sinddm.config import (
     PictureConfig,
     SinDDMConfig,
 )
+from deepprism_jax.training.sinddm.system import keep_inputs
 from deepprism_jax.training.systems import make_trainer, open_data
 from deepprism_jax.training.workdir import read_config
 from deepprism_jax.weights.pretrained import PretrainedMixin
@@ -104,6 +105,18 @@ def test_another_image_is_not_gone_on_with(config, resumed, tmp_path):
     longer = dataclasses.replace(config.train, steps=6)
     with pytest.raises(PreflightError, match=r"b\.png is not the image that data.path"):
         program.train(dataclasses.replace(config, train=longer), workdir, resume=True)
-    (workdir / "images" / "b.png").unlink()
+    image.write_bytes(b"")
+    with pytest.raises(PreflightError, match=r"b\.png is damaged"):
+        program.train(dataclasses.replace(config, train=longer), workdir, resume=True)
+    image.unlink()
     with pytest.raises(PreflightError, match="holds other images"):
         program.train(dataclasses.replace(config, train=longer), workdir, resume=True)
+
+
+def test_what_broke_off_as_it_began_is_begun_again(config, tmp_path):
+    data = open_data(config)
+    keep_inputs(tmp_path, data)
+    (tmp_path / "images" / "c.png").unlink()
+    (tmp_path / "images" / ".DS_Store").touch()
+    keep_inputs(tmp_path, data)
+    assert [p.stem for p in sorted((tmp_path / "images").glob("*.png"))] == list("abcd")
