@@ -1,6 +1,10 @@
 """Single-image diffusion (SinDDM), dense: the official network, 1.1M parameters.
 
-python train.py sinddm_dense --data.path IMAGE
+    python train.py sinddm_dense --data.path IMAGE
+
+Hardware, time and figures: as `sinddm_deepprism`, and 7 to 15 times as long a step;
+`eval/loss` 0.175 on starry_night at 160 px after 300 steps, 17 minutes. The learning
+rate is the official one and was not tried.
 """
 
 from dataclasses import replace
