@@ -55,6 +55,7 @@ def test_the_count_of_parameters_is_exact(benchmark_module, name):
     assert subject.parameters == counted
 
 
+@pytest.mark.slow
 def test_whole_and_chunked_attention_are_the_layer(benchmark_module):
     subjects = benchmark_module("table2_subjects")
     sizes = {**SIZES, "side": 10, "P": 1}

@@ -12,7 +12,7 @@ SMALL = {"size": (1, 4, 5, 32), "torch": False, "seconds": 0.0, "bursts": 1}
     ("dtype", "methods"),
     [
         ("float32", ("shift_and_add", "banded", "native")),
-        ("bfloat16", ("shift_and_add",)),
+        pytest.param("bfloat16", ("shift_and_add",), marks=pytest.mark.slow),
     ],
 )
 def test_the_formulations_agree_with_the_c_kernel(
@@ -42,6 +42,7 @@ def test_a_wrong_gradient_stops_the_measurement(benchmark_module):
             operators.check("wrong", found, right, "float32")
 
 
+@pytest.mark.slow
 def test_blocks_are_compared_with_deepprism_in_jax(benchmark_module, tmp_path):
     operators = benchmark_module("operators")
     path = tmp_path / "figures.json"

@@ -145,6 +145,7 @@ class Flawed(Dimmer):
         return jax.numpy.where(bright, jax.numpy.nan, x / 2)
 
 
+@pytest.mark.slow
 def test_a_few_nans_cost_the_metrics_that_need_all_images_and_no_others(tmp_path):
     model = Trained(Flawed(), DataConfig(image_size=(16, 16)), 7, tmp_path)
     options = replace(FEW, kid_subset=22, baselines=True)

@@ -19,7 +19,11 @@ print(jax.device_count())
     [
         ({}, min(len(os.sched_getaffinity(0)), 8)),
         ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
-        ({"XLA_FLAGS": "--xla_force_host_platform_device_count=5"}, 5),
+        pytest.param(
+            {"XLA_FLAGS": "--xla_force_host_platform_device_count=5"},
+            5,
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_every_core_is_a_device_unless_that_was_set(variables, expected):

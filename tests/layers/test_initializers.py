@@ -68,8 +68,8 @@ def assert_kept(kind, **options):
         ("dense", {}),
         ("group", {}),
         ("group", {"groups": 8}),
-        ("depthwise_separable", {}),
-        ("low_rank", {}),
+        pytest.param("depthwise_separable", {}, marks=pytest.mark.slow),
+        pytest.param("low_rank", {}, marks=pytest.mark.slow),
         ("channel", {}),
         ("prism_separable", {}),
     ],
@@ -89,8 +89,8 @@ def test_forty_layers_keep_the_energy(kind, options):
         (4, "replicate"),
         # Few positions: the border is near, and the noise strong.
         (16, "zero"),
-        (32, "circular"),
-        (64, "zero"),
+        pytest.param(32, "circular", marks=pytest.mark.slow),
+        pytest.param(64, "zero", marks=pytest.mark.slow),
     ],
 )
 def test_forty_deepprisms_keep_the_energy(fields, padding):

@@ -81,7 +81,15 @@ def test_parameters_in_closed_form():
     assert parameters(width=width, conv="deepprism") == 221 * width + 1271
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        kind
+        if kind in ("dense", "deepprism", "prism_separable")
+        else pytest.param(kind, marks=pytest.mark.slow)
+        for kind in KINDS
+    ],
+)
 def test_every_kind_reconstructs(kind):
     model = with_random_values(make(conv=kind))
     x = jax.random.uniform(jax.random.key(0), (2, 4, 6, 3), minval=-1.0)
@@ -93,7 +101,15 @@ def test_every_kind_reconstructs(kind):
 
 
 @pytest.mark.parametrize("model", [AutoencoderKL, AutoencoderVQ])
-@pytest.mark.parametrize(("channels", "downsamples"), [(1, 0), (2, 1), (3, 2), (4, 3)])
+@pytest.mark.parametrize(
+    ("channels", "downsamples"),
+    [
+        (1, 0),
+        pytest.param(2, 1, marks=pytest.mark.slow),
+        pytest.param(3, 2, marks=pytest.mark.slow),
+        (4, 3),
+    ],
+)
 def test_shapes_of_images_and_codes(model, channels, downsamples):
     model = with_random_values(
         make(model, image_channels=channels, downsamples=downsamples, z_channels=5)

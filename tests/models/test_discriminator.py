@@ -186,6 +186,7 @@ def test_each_player_trains_its_own_network(conv):
     assert after < before
 
 
+@pytest.mark.slow
 def test_r1_trains_a_prism_discriminator(monkeypatch):
     """Second derivatives equal those through the definition of the convolution."""
     apply, params = functional(conv="deepprism", width=4)

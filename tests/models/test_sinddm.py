@@ -59,6 +59,7 @@ def test_time_and_scale_change_the_prediction(deepprism):
     assert np.abs(at(0, 0) - at(0, 3)).max() > 1e-4
 
 
+@pytest.mark.slow
 def test_a_pixel_sees_the_receptive_field_and_no_more():
     model = small(conv="dense")
     side = RECEPTIVE_FIELD + 6
