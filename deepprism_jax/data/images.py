@@ -90,6 +90,29 @@ def decode(
     return pixels[..., None] if channels == 1 else pixels
 
 
+def decode_whole(
+    file: str | PathLike | BytesIO, channels: int
+) -> UInt8[np.ndarray, "h w c"]:
+    """Do as `decode` at the image's own size."""
+    return decode(file, image_size=(1, 1), channels=channels, resize="keep")
+
+
+def to_pillow(image: UInt8[np.ndarray, "h w c"]) -> Image.Image:
+    """Return an array of 1, 3 or 4 channels as Pillow's image of the same pixels."""
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
+def resized(
+    image: UInt8[np.ndarray, "h w c"], size: tuple[int, int]
+) -> UInt8[np.ndarray, "_ _ c"]:
+    """Resample to (height, width) by LANCZOS; of that size, it is returned as it is."""
+    if image.shape[:2] == size:
+        return image
+    height, width = size
+    result = to_pillow(image).resize((width, height), Image.Resampling.LANCZOS)
+    return np.asarray(result).reshape(height, width, -1)
+
+
 def broken_header(file: str | PathLike) -> str:
     """Say why `file` is no image, from its first bytes alone; "" where it is one."""
     try:
@@ -109,8 +132,7 @@ def to_channels(
         raise ValueError(
             f"an image of shape {image.shape} has neither 1, 3 nor 4 channels"
         )
-    array = image[..., 0] if image.shape[-1] == 1 else image
-    converted = np.asarray(_with_channels(Image.fromarray(array), channels))
+    converted = np.asarray(_with_channels(to_pillow(image), channels))
     return converted[..., None] if channels == 1 else converted
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
+from deepprism_jax.data.images import resized, to_pillow
 from deepprism_jax.diffusion.pyramid import size_within
 from deepprism_jax.files import replacing, write_text
-from deepprism_jax.sampling.pictures import Pixels, resized
+from deepprism_jax.sampling.pictures import Pixels
 from deepprism_jax.training.grids import save_grid
 
 DRAWN = "drawn"
@@ -69,9 +69,8 @@ def save_image(path: Path, pixels: Pixels) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
     with replacing(path) as part:
-        image.save(part, format="PNG")
+        to_pillow(pixels).save(part, format="PNG")
 
 
 def save_record(path: Path, record: Mapping[str, Any]) -> None:

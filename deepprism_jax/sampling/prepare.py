@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from deepprism_jax.data.images import decode_whole, resized
 from deepprism_jax.diffusion.guides import Box, feathered, region_guide
 from deepprism_jax.diffusion.multiscale import GuideOfScale
 from deepprism_jax.diffusion.pyramid import Size
@@ -17,8 +18,6 @@ from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.pictures import (
     Pixels,
     conversion,
-    read_picture,
-    resized,
     with_colours_of,
 )
 from deepprism_jax.sampling.plan import Plan, as_box, by, make_plan
@@ -116,7 +115,7 @@ def read_given(options: Options, channels: int) -> dict[str, Pixels]:
     """
     files = (("input", options.input, channels), ("mask", options.mask, 1))
     with refusing():
-        return {name: read_picture(path, depth) for name, path, depth in files if path}
+        return {name: decode_whole(path, depth) for name, path, depth in files if path}
 
 
 def size_of(image: Pixels | None) -> Size | None:

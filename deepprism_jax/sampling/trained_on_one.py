@@ -3,8 +3,8 @@
 import difflib
 import logging
 
+from deepprism_jax.data.images import decode_whole
 from deepprism_jax.models.sinddm import SinDDM
-from deepprism_jax.sampling.pictures import read_picture
 from deepprism_jax.sampling.runs import Run
 from deepprism_jax.sampling.single_image import Model
 from deepprism_jax.training.checkpoints import Checkpoints
@@ -35,7 +35,7 @@ def load_model(run: Run, image: str) -> Model:
         step, _ = checkpoints.restore({"config": None})
         where = run.workdir / CHECKPOINTS / str(step)
     network = SinDDM.from_pretrained(where, model=name)
-    pixels = read_picture(files[name], run.config.data.channels)
+    pixels = decode_whole(files[name], run.config.data.channels)
     pyramid, process = make_process(run.config, pixels)
     target = run.config.diffusion.target
     return Model(name, int(where.name), network, pixels, pyramid, process, target)

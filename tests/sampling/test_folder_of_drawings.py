@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepprism_jax.data.images import UnreadableImageError
+from deepprism_jax.data.images import UnreadableImageError, decode_whole
 from deepprism_jax.sampling import folder, pictures
 
 
@@ -42,7 +42,7 @@ def test_images_are_written_without_loss(tmp_path, channels):
     image = noise(channels=channels)
     folder.save_image(tmp_path / "new" / "0000.png", image)
     (written,) = (tmp_path / "new").iterdir()
-    np.testing.assert_array_equal(pictures.read_picture(written, channels), image)
+    np.testing.assert_array_equal(decode_whole(written, channels), image)
 
 
 def test_the_grid_is_about_square_and_holds_all(tmp_path):
@@ -72,7 +72,7 @@ def test_a_picture_keeps_its_size_and_says_what_becomes_of_its_colours(tmp_path)
     Image.fromarray(noise(5, 9, 4)).save(tmp_path / "alpha.png")
     said = {}
     for name in ("rgb", "gray", "alpha"):
-        assert pictures.read_picture(tmp_path / f"{name}.png", 3).shape == (5, 9, 3)
+        assert decode_whole(tmp_path / f"{name}.png", 3).shape == (5, 9, 3)
         said[name] = pictures.conversion(tmp_path / f"{name}.png", 3)
     assert said["rgb"] == ""
     assert "gray" in said["gray"]
@@ -80,7 +80,7 @@ def test_a_picture_keeps_its_size_and_says_what_becomes_of_its_colours(tmp_path)
     assert pictures.conversion(tmp_path / "alpha.png", 4) == ""
     (tmp_path / "no.png").write_text("no image")
     with pytest.raises(UnreadableImageError, match=r"no\.png: not an image"):
-        pictures.read_picture(tmp_path / "no.png", 3)
+        decode_whole(tmp_path / "no.png", 3)
 
 
 def test_colours_become_those_of_the_reference():

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from deepprism_jax.data import eval_batches
-from deepprism_jax.data.images import decode
+from deepprism_jax.data.images import decode_whole
 from deepprism_jax.data.sources.folder import FolderSource
 from deepprism_jax.evaluation import legend
 from deepprism_jax.evaluation.options import Options, refuse_all_but
@@ -53,7 +53,7 @@ def evaluate_samples(
         )
     with refusing():
         found = open_drawn(path)
-        image = decode(given, image_size=(1, 1), channels=3, resize="keep")
+        image = decode_whole(given, 3)
         suite = make_suite(options.metrics, (found.image_size, image.shape[:2]))
         layout = {"image_size": found.image_size, "limit": options.limit}
         size = options.batch_size or at_once(found.image_size, len(found))

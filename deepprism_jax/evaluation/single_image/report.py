@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from deepprism_jax.data.images import to_pillow
 from deepprism_jax.evaluation.table4 import Row
 from deepprism_jax.files import replacing
 from deepprism_jax.metrics.state import Score
@@ -103,8 +104,7 @@ def _small(image: np.ndarray) -> np.ndarray:
     shrink = math.ceil(max(height, width) / SIDE)
     if shrink == 1:
         return image
-    flat = image[..., 0] if image.shape[-1] == 1 else image
-    small = np.asarray(Image.fromarray(flat).reduce(shrink))
+    small = np.asarray(to_pillow(image).reduce(shrink))
     return small.reshape(*small.shape[:2], -1)
 
 

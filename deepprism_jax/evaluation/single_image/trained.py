@@ -8,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import UInt8
 
-from deepprism_jax.data.images import decode
+from deepprism_jax.data.images import decode_whole
 from deepprism_jax.diffusion.multiscale import MultiScale
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sinddm.config import SinDDMConfig
 from deepprism_jax.training.sinddm.process import make_process
+from deepprism_jax.training.sinddm.system import IMAGES
 from deepprism_jax.training.workdir import read_config
 from deepprism_jax.weights.items import steps
 from deepprism_jax.weights.pretrained import (
@@ -25,9 +26,6 @@ from deepprism_jax.weights.pretrained import (
     checkpoint_at,
     class_name,
 )
-
-IMAGES = "images"
-"""Folder in a work directory with the training images, exactly as trained on."""
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +120,4 @@ def _images(workdir: Path, config: SinDDMConfig) -> dict[str, np.ndarray]:
         )
     channels = config.data.channels
     with refusing():
-        return {
-            file.stem: decode(file, image_size=(1, 1), channels=channels, resize="keep")
-            for file in files
-        }
+        return {file.stem: decode_whole(file, channels) for file in files}

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image
 
-from deepprism_jax.data.images import MODES, decode, to_channels
+from deepprism_jax.data.images import MODES, decode_whole, resized, to_channels
 from deepprism_jax.data.sources.folder import image_files
 from deepprism_jax.data.sources.photos import read_photograph
 from deepprism_jax.training.sinddm.config import PictureConfig
@@ -42,8 +41,7 @@ def read_pictures(config: PictureConfig) -> dict[str, np.ndarray]:
         return {Path(BUNDLED).stem: fitted(pixels, config)}
     found: dict[str, np.ndarray] = {}
     for name, path in _files(Path(config.path)).items():
-        whole = decode(path, image_size=(1, 1), channels=config.channels, resize="keep")
-        found[name] = fitted(whole, config)
+        found[name] = fitted(decode_whole(path, config.channels), config)
     sizes = {name: image.shape[:2] for name, image in found.items()}
     first = next(iter(sizes))
     for name, size in sizes.items():
@@ -67,7 +65,7 @@ def fitted(image: Picture, config: PictureConfig) -> np.ndarray:
         most = config.longest or math.inf
         ratio = min(most / max(height, width), 1.0)
         rows, columns = (max(round(ratio * side), 1) for side in (height, width))
-        return _resized(image, rows, columns)
+        return resized(image, (rows, columns))
     tall, wide = config.image_size
     if height < tall or width < wide:
         raise ValueError(
@@ -76,7 +74,7 @@ def fitted(image: Picture, config: PictureConfig) -> np.ndarray:
         )
     ratio = max(tall / height, wide / width)
     height, width = max(round(ratio * height), tall), max(round(ratio * width), wide)
-    image = _resized(image, height, width)
+    image = resized(image, (height, width))
     top, left = (height - tall) // 2, (width - wide) // 2
     return image[top : top + tall, left : left + wide]
 
@@ -102,11 +100,3 @@ def _files(path: Path) -> dict[str, Path]:
     if not files:
         raise FileNotFoundError(f"data.path={str(path)!r} is a folder without images")
     return files
-
-
-def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    if image.shape[:2] == (height, width):
-        return image
-    flat = image[..., 0] if image.shape[-1] == 1 else image
-    small = Image.fromarray(flat).resize((width, height), Image.Resampling.LANCZOS)
-    return np.asarray(small).reshape(height, width, -1)

@@ -11,7 +11,7 @@ import numpy as np
 from flax import nnx
 from PIL import Image
 
-from deepprism_jax.data.images import to_channels
+from deepprism_jax.data.images import to_channels, to_pillow
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.paths import AnyPath, write_whole
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
@@ -196,8 +196,7 @@ def _mesh_sizes(
 
 def _png(image: np.ndarray) -> bytes:
     file = io.BytesIO()
-    flat = image[..., 0] if image.shape[-1] == 1 else image
-    Image.fromarray(flat).save(file, format="PNG")
+    to_pillow(image).save(file, format="PNG")
     return file.getvalue()
 
 
