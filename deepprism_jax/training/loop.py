@@ -14,7 +14,6 @@ from deepprism_jax.training import workdir as workdirs
 from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.meter import Meter, check_finite
 from deepprism_jax.training.profiling import Profile
-from deepprism_jax.training.sharding import replicated
 from deepprism_jax.training.signals import StopSignals
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.stragglers import Stragglers
@@ -177,9 +176,7 @@ class Loop:
         """Write the model for use elsewhere; return whether it is on disk."""
         self.watchdog.begin("the export at step", self.step)
         path = self.workdir / workdirs.MODEL
-        # Parts that lie on other hosts come here first.
-        gather = jax.jit(lambda x: x, out_shardings=replicated(self.trainer.mesh))
-        values = jax.device_get(gather(self.trainer.inference_values(state)))
+        values = self.trainer.gathered(self.trainer.inference_values(state))
         try:
             for name, model in self.trainer.models(values).items():
                 save_pretrained(model, path / name if name else path)

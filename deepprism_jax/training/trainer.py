@@ -159,6 +159,13 @@ class Trainer:
         """The step of this configuration, lowered and not run: for plans of memory."""
         return self._jitted.lower(self.state_shapes, self.batch_shapes(), self.frozen)
 
+    @cached_property
+    def gathered(self) -> Any:
+        """`inference_values` on the host, whole; every process calls."""
+        # Parts that lie on other hosts come here first.
+        gather = jax.jit(lambda x: x, out_shardings=replicated(self.mesh))
+        return lambda values: jax.device_get(gather(values))
+
     def program_of(self, batch: Any) -> str:
         """Return the name of the program that a batch's step runs."""
         del batch

@@ -12,7 +12,6 @@ from deepprism_jax.diffusion.multiscale import sample_scales
 from deepprism_jax.diffusion.reverse import noise_of
 from deepprism_jax.ops import to_uint8
 from deepprism_jax.training.grids import image_grid
-from deepprism_jax.training.sharding import replicated
 from deepprism_jax.training.sinddm.objective import Pictures
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer
@@ -94,9 +93,8 @@ class SinDDMEvaluator:
         return {"samples": image_grid(rows, captions=len(rows) > 1)}
 
     def _models(self, values: Any) -> list[Any]:
-        """Return the values of the shown models, on this process's first device."""
-        gather = jax.jit(lambda x: x, out_shardings=replicated(self._trainer.mesh))
-        host = jax.device_get(gather(values))
+        """Return the values of the shown models, on the host."""
+        host = self._trainer.gathered(values)
         if len(self._trainer.names) == 1:
             return [host]
         shown = range(len(self._images))

@@ -54,6 +54,16 @@ def read_pictures(config: PictureConfig) -> dict[str, np.ndarray]:
     return found
 
 
+def count_pictures(config: PictureConfig) -> int:
+    """Return how many images there are; none is read.
+
+    Raises:
+        FileNotFoundError: there is nothing at the path.
+        ValueError: two have one name.
+    """
+    return len(_files(Path(config.path))) if config.path else 1
+
+
 def fitted(image: Picture, config: PictureConfig) -> np.ndarray:
     """Return an image of `image_size`, or no longer than `longest`.
 

@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -16,11 +15,11 @@ from deepprism_jax.layers.functional import Functional
 from deepprism_jax.paths import AnyPath, write_whole
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
 from deepprism_jax.training.setup import Data
-from deepprism_jax.training.sharding import AXES, make_mesh
+from deepprism_jax.training.sharding import AXES, make_mesh, mesh_sizes
 from deepprism_jax.training.sinddm.checks import check as check
 from deepprism_jax.training.sinddm.config import SinDDMConfig
 from deepprism_jax.training.sinddm.evaluator import SinDDMEvaluator
-from deepprism_jax.training.sinddm.pictures import read_pictures
+from deepprism_jax.training.sinddm.pictures import count_pictures, read_pictures
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.steps import Steps
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer, make_denoiser
@@ -107,8 +106,7 @@ def keep_inputs(workdir: AnyPath, data: Data) -> None:
 def mesh_shape(config: SinDDMConfig, devices: int) -> dict[str, int]:
     """Return how that many devices are arranged: sizes by axis."""
     with refusing():
-        count = len(read_pictures(config.data))
-        sizes = _mesh_sizes(config, devices, count)
+        sizes = _mesh_sizes(config, devices, count_pictures(config.data))
     return dict(zip(AXES, sizes, strict=True))
 
 
@@ -169,17 +167,12 @@ def _mesh_sizes(
     Raises:
         ValueError: models or copies cannot be shared out.
     """
-    asked = asdict(config.mesh)
-    data, fsdp, copies = asked["data"], asked["fsdp"], config.train.batch_size
+    data, fsdp, copies = config.mesh.data, config.mesh.fsdp, config.train.batch_size
     if data == 0 and fsdp == 1:
         data = math.gcd(models, devices)
-    data = data or devices // fsdp
-    fsdp = devices // data if fsdp == 1 else fsdp
-    if data * fsdp != devices:
-        raise ValueError(
-            f"mesh.data={data} x mesh.fsdp={fsdp} must be the number of devices, "
-            f"{devices}"
-        )
+    if data and fsdp == 1:
+        fsdp = devices // data
+    data, fsdp, _ = mesh_sizes(devices, data=data, fsdp=fsdp)
     if models % data:
         raise ValueError(
             f"mesh.data={data} must divide the {models} models, one an image; leave it "

@@ -1,6 +1,7 @@
 """Denoisers of single images as a training step on a mesh: one model, or many."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -201,18 +202,10 @@ def make_denoiser(config: SinDDMConfig, rngs: nnx.Rngs) -> SinDDM:
     Raises:
         ValueError: the values contradict each other; names the options.
     """
-    model = config.model
     with naming_options(config, "model"):
         return SinDDM(
+            **asdict(config.model),
             image_channels=config.data.channels,
-            width=model.width,
-            half_ends=model.half_ends,
-            conv=model.conv,
-            fields=model.fields,
-            groups=model.groups,
-            rank=model.rank,
-            channel_padding=model.channel_padding,
-            embedding=model.embedding,
             dtype=config.train.dtype,
             rngs=rngs,
         )
