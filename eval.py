@@ -11,26 +11,16 @@ from collections.abc import Sequence
 
 from deepprism_jax.evaluation import program
 from deepprism_jax.evaluation.options import Options
-from deepprism_jax.evaluation.setup import FailedError
-from deepprism_jax.training.cli import read, report
-from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.evaluation.setup import exit_code
+from deepprism_jax.training.cli import read
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; 2 says that it was refused before any work, 1 that it
-    failed later.
-    """
-    try:
-        program.main(read(Options, argv, prog="eval.py", description=__doc__))
-    except PreflightError as error:
-        return report(error)
-    except FailedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("interrupted; features of the images are kept", file=sys.stderr)
-        return 130
-    return 0
+    """Run the command line and return the exit code, see `exit_code`."""
+    return exit_code(
+        lambda: program.main(read(Options, argv, prog="eval.py", description=__doc__)),
+        interrupted="features of the images are kept",
+    )
 
 
 if __name__ == "__main__":

@@ -1,14 +1,12 @@
 """`eval.py` on a work directory and on an export, and what it refuses."""
 
-import importlib.util
 import json
 import shutil
-import sys
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from entry_points import load_main, random_model
 from flax import nnx
 from PIL import Image
 
@@ -35,27 +33,11 @@ OPTIONS = {
 CONFIG = Config(data=DataConfig(image_size=(16, 16)))
 
 
-def load_main():
-    path = Path(__file__).parents[1] / "eval.py"
-    spec = importlib.util.spec_from_file_location("eval_program", path)
-    assert spec is not None
-    assert spec.loader is not None
-    program = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = program  # help is read from the module's source
-    spec.loader.exec_module(program)
-    return program.main
-
-
-main = load_main()
+main = load_main("eval")
 
 
 def make_model(seed):
-    """A model with random values, without the wait for its own initialisation."""
-    make = lambda: AutoencoderKL(**OPTIONS, rngs=nnx.Rngs(0))  # noqa: E731
-    graphdef, state = nnx.split(nnx.eval_shape(make))
-    rng = np.random.default_rng(seed)
-    fill = lambda x: jax.numpy.asarray(rng.normal(0, 0.2, x.shape), x.dtype)  # noqa: E731
-    return nnx.merge(graphdef, jax.tree.map(fill, state))
+    return random_model(lambda: AutoencoderKL(**OPTIONS, rngs=nnx.Rngs(0)), seed)
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,8 @@
 
 import contextlib
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import jax
@@ -14,7 +15,9 @@ from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.pairs import make_measure
 from deepprism_jax.evaluation.real_side import Images, RealSide
 from deepprism_jax.evaluation.scoring import Pass
+from deepprism_jax.training.cli import report
 from deepprism_jax.training.config import DataConfig
+from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sharding import place_batch
 
 MOST_CPU_DEVICES = 8
@@ -46,6 +49,25 @@ def failing() -> Iterator[None]:
         yield
     except (ValueError, OSError) as error:
         raise FailedError(str(error).splitlines()[0]) from error
+
+
+def exit_code(work: Callable[[], None], *, interrupted: str) -> int:
+    """Do the work of a program and return its exit code.
+
+    0 says that it is done, 2 that it was refused before any work, 1 that it failed
+    later, 130 that Ctrl-C has ended it; each with its line, that last one as given.
+    """
+    try:
+        work()
+    except PreflightError as error:
+        return report(error)
+    except FailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"interrupted; {interrupted}", file=sys.stderr)
+        return 130
+    return 0
 
 
 def make_real_side(
