@@ -17,7 +17,7 @@ from deepprism_jax.data.cropping import cut
 from deepprism_jax.data.images import check_layout
 from deepprism_jax.data.order import image_order, uniforms
 from deepprism_jax.data.reading import Reader
-from deepprism_jax.data.source import Source
+from deepprism_jax.data.source import Source, class_names
 
 # One batch is read while the last one waits, both beside the step.
 _READ_AHEAD = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
@@ -168,9 +168,10 @@ def eval_batches(
     """Return the whole source once, in order and cut at the centre, as masked batches.
 
     A batch is `{"image": uint8 [b, height, width, channels], "mask": bool [b], "index":
-    int64 [b]}`, where an image's index is its place in the source. The last batch is
-    filled up with black images whose mask is False; so is a file that turns out to be
-    unreadable. `batch_size` counts all processes, and this one gets its
+    int64 [b]}`, where an image's index is its place in the source, and has a `"label"`,
+    int32 [b], where the source has `class_names`. The last batch is filled up with
+    black images whose mask is False and whose label is 0; so is a file that turns out
+    to be unreadable. `batch_size` counts all processes, and this one gets its
     `b = batch_size / process_count` rows of every batch, so that all processes see
     the same number of batches.
 
@@ -196,20 +197,25 @@ def eval_batches(
     count = min(limit, len(source)) if limit else len(source)
     chosen = np.arange(count) * len(source) // count
     rows = batch_size // process_count
+    labelled = bool(class_names(source))
 
     def assemble(step: int) -> dict[str, np.ndarray]:
         first = (step * process_count + process_index) * rows
         out = np.zeros((rows, *image_size, channels), np.uint8)
         mask, places = np.zeros(rows, bool), np.zeros(rows, np.int64)
+        labels = np.zeros(rows, np.int32)
 
         def fill(row: int, index: int) -> None:
-            image = reader.read(index)
-            if image is not None:
-                cut(image, out[row])
+            item = reader.read_item(index)
+            if item is not None:
+                cut(item["image"], out[row])
                 mask[row], places[row] = True, index
+                if labelled:
+                    labels[row] = item["label"]
 
         reader.for_each(fill, chosen[first : first + rows].tolist())
-        return {"image": out, "mask": mask, "index": places}
+        batch = {"image": out, "mask": mask, "index": places}
+        return batch | {"label": labels} if labelled else batch
 
     steps = grain.MapDataset.range(-(-count // batch_size))
     return EvalBatches(steps.map(assemble), count)

@@ -17,20 +17,7 @@ import tyro
 from jaxtyping import UInt8
 from PIL import Image
 
-from deepprism_jax.data.sources.cifar10 import read_cifar10
-
-CIFAR10_LABELS = [
-    "airplane",
-    "automobile",
-    "bird",
-    "cat",
-    "deer",
-    "dog",
-    "frog",
-    "horse",
-    "ship",
-    "truck",
-]
+from deepprism_jax.data.sources.cifar10 import CLASS_NAMES, read_cifar10
 
 
 def prepare(name: str, *, files: str = "", data_dir: str = "") -> Path:
@@ -95,7 +82,7 @@ def write_cifar10(
 
             def _split_generators(self, dl_manager):
                 features: Any = self.info.features
-                features["label"].names = CIFAR10_LABELS
+                features["label"].names = list(CLASS_NAMES)
                 return {split: examples(split, *data) for split, data in splits.items()}
 
     builder = Cifar10(data_dir=data_dir or None, file_format="array_record")

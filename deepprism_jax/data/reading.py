@@ -47,8 +47,14 @@ class Reader:
 
     def read(self, index: int) -> UInt8[np.ndarray, "h w c"] | None:
         """Return image `index`, or None if it cannot be read."""
+        item = self.read_item(index)
+        return None if item is None else item["image"]
+
+    def read_item(self, index: int) -> dict[str, np.ndarray] | None:
+        """Return image `index` and what its source gives beside it, or None."""
         try:
-            image = np.asarray(self.source[index]["image"])
+            item = self.source[index]
+            image = np.asarray(item["image"])
         except UnreadableImageError as error:
             if index not in self.unreadable:
                 self.unreadable.add(index)
@@ -66,7 +72,7 @@ class Reader:
                 f"image {index} of the source is {image.shape[0]}x{image.shape[1]}, "
                 f"smaller than image_size {height}x{width}; choose a smaller image_size"
             )
-        return to_channels(image, self.channels)
+        return {**item, "image": to_channels(image, self.channels)}
 
     def read_from(self, index: int) -> UInt8[np.ndarray, "h w c"]:
         """Return image `index`, or the next one that can be read."""

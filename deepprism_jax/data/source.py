@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Integer, UInt8
 
 
 @runtime_checkable
@@ -15,7 +15,9 @@ class Source(Protocol):
     at least as large as the crop that is taken from them. Reading an image may raise
     `UnreadableImageError`: training takes the next one, evaluation masks it. A source
     that holds its images in memory says so by an attribute `in_memory = True` and is
-    then read without a pool of threads.
+    then read without a pool of threads. One whose images have classes names them by an
+    attribute `class_names`, a tuple of texts, and gives each image's place among them
+    beside it, `"label"`, an integer; -1 where an image has none. See `class_names`.
     """
 
     def __len__(self) -> int:
@@ -27,24 +29,51 @@ class Source(Protocol):
         ...
 
 
+def class_names(source: Source) -> tuple[str, ...]:
+    """Return the names of a source's classes by label; () where it has none."""
+    return tuple(getattr(source, "class_names", ()))
+
+
 class ArraySource:
-    """Images in memory: one uint8 array [n, h, w, c], or arrays of several sizes."""
+    """Images in memory: one uint8 array [n, h, w, c], or arrays of several sizes.
+
+    Raises:
+      ValueError: labels without names, or not one a image, or not among the names.
+    """
 
     in_memory = True
 
     def __init__(
         self,
         images: UInt8[np.ndarray, "n h w c"] | Sequence[UInt8[np.ndarray, "_ _ c"]],
+        labels: Integer[np.ndarray, " _"] | None = None,
+        class_names: Sequence[str] = (),
     ):
-        self.images = images
+        self.images, self.labels = images, labels
+        self.class_names = tuple(class_names)
+        if (labels is None) != (not self.class_names):
+            raise ValueError("labels and class_names go together; give both or none")
+        if labels is None:
+            return
+        if len(labels) != len(images):
+            raise ValueError(
+                f"there are {len(labels)} labels for {len(images)} images; give one "
+                "an image"
+            )
+        if len(labels) and not -1 <= labels.min() <= labels.max() < len(class_names):
+            worst = labels.max() if labels.max() >= len(class_names) else labels.min()
+            raise ValueError(
+                f"label {worst} has no name; labels lie in 0 ... {len(class_names) - 1}"
+            )
 
     def __len__(self) -> int:
         """Return the number of images."""
         return len(self.images)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        """Return image number `index` without a copy."""
-        return {"image": self.images[index]}
+        """Return image number `index` without a copy, and its label if it has one."""
+        item = {"image": self.images[index]}
+        return item if self.labels is None else item | {"label": self.labels[index]}
 
 
 class CachedSource:
@@ -55,7 +84,7 @@ class CachedSource:
     """
 
     def __init__(self, source: Source, budget: int = 512 * 2**20):
-        self.source = source
+        self.source, self.class_names = source, class_names(source)
         self._kept: dict[int, dict[str, np.ndarray]] = {}
         self._left = budget
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 
-from deepprism_jax.data import make_source
+from deepprism_jax.data import class_names, make_source
 from deepprism_jax.data.sources import cifar10 as cifar10_module
 from deepprism_jax.data.sources.cifar10 import FILES, FOLDER, read_cifar10
 
@@ -43,6 +43,8 @@ def test_images_and_labels(binaries, split):
     source = make_source("cifar10", split=split, path=str(folder), **LAYOUT)
     assert len(source) == len(images)
     np.testing.assert_array_equal(source[3]["image"], images[3])
+    assert [source[i]["label"] for i in range(RECORDS)] == labels[:RECORDS].tolist()
+    assert class_names(source)[3] == "cat"
 
 
 def test_the_folder_above_will_do(binaries):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepprism_jax.data import make_source
+from deepprism_jax.data import class_names, make_source
 from deepprism_jax.data.images import UnreadableImageError
 from deepprism_jax.data.sources import folder as folder_module
 from deepprism_jax.data.sources.folder import FolderSource
@@ -57,6 +57,28 @@ def test_split_is_a_sub_folder(tmp_path):
     assert values(FolderSource(tmp_path, "train", **LAYOUT)) == [1]
     assert values(FolderSource(tmp_path, "val", **LAYOUT)) == [2]
     assert values(FolderSource(tmp_path, ".", **LAYOUT)) == [1, 2]
+
+
+def labels(source) -> list[int]:
+    return [int(source[i]["label"]) for i in range(len(source))]
+
+
+def test_classes_are_the_sub_folders(tmp_path):
+    for place, value in (("dog/x", 2), ("cat/a/b", 1), ("cat/c", 1), ("Eel/y", 0)):
+        paint(tmp_path / "train" / f"{place}.png", value)
+    (tmp_path / "train" / "empty").mkdir()
+    layout = {"image_size": (4, 4)}
+    source = make_source("folder", split="train", path=str(tmp_path), **layout)
+    assert class_names(source) == ("Eel", "cat", "dog")
+    assert values(source) == labels(source) == [0, 1, 1, 2]
+    part = FolderSource(tmp_path, "train[:1]", **LAYOUT)
+    assert class_names(part) == ("Eel", "cat", "dog")
+    assert values(part) == labels(part)
+
+    paint(tmp_path / "train" / "z.png")
+    mixed = FolderSource(tmp_path, "train", **LAYOUT)
+    assert class_names(mixed) == ()
+    assert mixed[0].keys() == {"image"}
 
 
 def test_missing_sub_folder_lists_those_there_are(tmp_path):

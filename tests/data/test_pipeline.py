@@ -236,6 +236,21 @@ def test_evaluation_takes_all_in_order_and_pads():
     np.testing.assert_array_equal(images[:5], numbered(5).images[:, 2:5, 2:6])
 
 
+def test_evaluation_gives_labels_where_there_are_classes():
+    class Labelled(Broken):
+        class_names = ("a", "b", "c")
+
+        def __getitem__(self, index):
+            return super().__getitem__(index) | {"label": index // 2}
+
+    batches = list(eval_batches(Labelled(), batch_size=4, **LAYOUT))
+    labels = np.concatenate([batch["label"] for batch in batches])
+    np.testing.assert_array_equal(labels, [0, 0, 0, 1, 2, 0, 0, 0])
+    assert labels.dtype == np.int32
+    (batch,) = eval_batches(numbered(2), batch_size=2, **LAYOUT)
+    assert batch.keys() == {"image", "mask", "index"}
+
+
 @quick
 @given(
     st.integers(1, 6), st.integers(1, 3), st.sampled_from([1, 2, 3]), st.integers(0, 7)

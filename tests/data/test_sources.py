@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from deepprism_jax.data import ArraySource, Source, make_source
+from deepprism_jax.data import ArraySource, Source, class_names, make_source
 from deepprism_jax.data.source import CachedSource
 from deepprism_jax.data.sources import photos as photos_module
 
@@ -134,6 +134,22 @@ class Counted(ArraySource):
     def __getitem__(self, index):
         self.reads += 1
         return super().__getitem__(index)
+
+
+def test_labels_come_with_names():
+    images = np.zeros((3, 2, 2, 1), np.uint8)
+    source = ArraySource(images, np.array([1, -1, 0]), ["no", "yes"])
+    assert class_names(CachedSource(source)) == ("no", "yes")
+    assert [CachedSource(source)[i]["label"] for i in range(3)] == [1, -1, 0]
+    assert class_names(ArraySource(images)) == ()
+    for labels, names, message in (
+        (np.array([0, 1, 2]), ("a", "b"), r"label 2 has no name; .* 0 \.\.\. 1"),
+        (np.array([0, 1]), ("a", "b"), "2 labels for 3 images"),
+        (np.array([0, 1, 1]), (), "labels and class_names go together"),
+        (None, ("a",), "labels and class_names go together"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ArraySource(images, labels, names)
 
 
 def test_cache_keeps_what_there_is_room_for():

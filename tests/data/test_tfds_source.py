@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from deepprism_jax.data import make_source, prepare
+from deepprism_jax.data import class_names, make_source, prepare
 from deepprism_jax.data.sources import tfds as tfds_module
 from deepprism_jax.data.sources.tfds import TfdsSource
 
@@ -74,6 +74,8 @@ def test_source_equals_tfds(data_dir, split):
     assert len(source) == len(records)
     for i in range(len(source)):
         np.testing.assert_array_equal(source[i]["image"], records[i]["image"])
+        assert source[i]["label"] == records[i]["label"]
+    assert class_names(source)[:3] == ("airplane", "automobile", "bird")
 
 
 def test_tensorflow_is_not_imported(data_dir):

@@ -18,6 +18,20 @@ FILES = {
 }
 """Files of the two splits, in order."""
 
+CLASS_NAMES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+"""By label."""
+
 FOLDER = "cifar-10-batches-bin"
 ARCHIVE = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
 SIZE = 32
@@ -27,7 +41,7 @@ RECORDS, RECORD_BYTES = 10_000, 1 + 3 * SIZE * SIZE
 def load_cifar10(
     path: str | Path, split: str, *, image_size: tuple[int, int], channels: int
 ) -> ArraySource:
-    """Return the 50,000 `train` or 10,000 `test` images, in memory.
+    """Return the 50,000 `train` or 10,000 `test` images with their labels, in memory.
 
     `path` is the folder `cifar-10-batches-bin` or the one that holds it.
 
@@ -41,10 +55,10 @@ def load_cifar10(
             f"image_size {image_size[0]}x{image_size[1]} is larger than CIFAR-10's "
             "32x32; choose at most 32x32, or a source with larger images"
         )
-    images, _ = read_cifar10(path, split)
+    images, labels = read_cifar10(path, split)
     if channels != 3:
         images = np.stack([to_channels(x, channels) for x in images])
-    return ArraySource(images)
+    return ArraySource(images, labels, CLASS_NAMES)
 
 
 def read_cifar10(

@@ -37,6 +37,10 @@ class FolderSource:
     order, so that parts of the same folder are disjoint samples of it. Hidden files
     and folders are passed over; links are followed, each folder being read once.
 
+    The classes are the sub-folders of `path/split` with images in them, however deep,
+    sorted by name, whichever part of the files is taken. Where an image lies in none of
+    them there are no classes.
+
     `unreadable` lists the files that are no images, by path, with the reason.
 
     Raises:
@@ -55,7 +59,9 @@ class FolderSource:
     ):
         self.image_size, self.channels = image_size, channels
         self.resize: Resize = resize
-        folder, files = _files_of_split(Path(path).expanduser(), split)
+        folder, found = files_of_split(Path(path).expanduser(), split)
+        files = _part(found, split)
+        self._folder, self.class_names = folder, classes_of(found, folder)
         self.unreadable: dict[str, str] = {}
         if len(files) <= CHECKED_AT_START:
             with ThreadPoolExecutor(16) as pool:
@@ -81,14 +87,17 @@ class FolderSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decode image number `index`; UnreadableImageError names a broken one."""
-        return {
-            "image": decode(
-                self.files[index],
-                image_size=self.image_size,
-                channels=self.channels,
-                resize=self.resize,
-            )
-        }
+        file = self.files[index]
+        image = decode(
+            file,
+            image_size=self.image_size,
+            channels=self.channels,
+            resize=self.resize,
+        )
+        if not self.class_names:
+            return {"image": image}
+        label = self.class_names.index(_sub_folder(file, self._folder))
+        return {"image": image, "label": np.asarray(label)}
 
     def _any_readable(self) -> bool:
         """Drop files with a sound header and broken pixels up to a readable one."""
@@ -103,7 +112,22 @@ class FolderSource:
         return False
 
 
-def _files_of_split(root: Path, split: str) -> tuple[Path, list[str]]:
+def classes_of(files: list[str], folder: Path) -> tuple[str, ...]:
+    """Return the sub-folders that files lie in; () where one lies in the folder."""
+    names = {_sub_folder(file, folder) for file in files}
+    return () if "" in names else tuple(sorted(names))
+
+
+def _sub_folder(file: str, folder: Path) -> str:
+    """Return the first folder on the way to a file; "" if it lies in `folder`."""
+    # Not os.path.relpath, which takes minutes for the files of a large set.
+    below = file.removeprefix(os.path.join(folder, ""))
+    inside, _, rest = below.partition(os.sep)
+    return inside if rest else ""
+
+
+def files_of_split(root: Path, split: str) -> tuple[Path, list[str]]:
+    """Return the folder of a split and all image files in it, before any is cut off."""
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise FileNotFoundError(f"{what}: {root}; give a folder of images")
@@ -113,13 +137,12 @@ def _files_of_split(root: Path, split: str) -> tuple[Path, list[str]]:
             f"source 'folder' cannot read split {split!r}; give a sub-folder or '.', "
             "and optionally a part of it, as in '.[:90%]' and '.[90%:]'"
         )
-    name, start, stop = match.groups()
-    folder = root / name
+    folder = root / match[1]
     if not folder.is_dir():
         there = sorted(p.name for p in root.iterdir() if p.is_dir())
         choice = ", ".join(there[:10]) + (", ..." if len(there) > 10 else "")
         raise FileNotFoundError(
-            f"{root} has no sub-folder {name!r}; choose "
+            f"{root} has no sub-folder {match[1]!r}; choose "
             + (f"one of its sub-folders ({choice}) or " if there else "")
             + "'.' for the folder itself as the split"
         )
@@ -128,13 +151,20 @@ def _files_of_split(root: Path, split: str) -> tuple[Path, list[str]]:
         raise FileNotFoundError(
             f"no image files in {folder}; their names must end in one of {EXTENSIONS}"
         )
+    return folder, files
+
+
+def _part(files: list[str], split: str) -> list[str]:
+    """Return the files of the part that a split names."""
+    match = _SPLIT.fullmatch(split)
+    start, stop = match.groups()[1:] if match else (None, None)
     if start is None and stop is None:
-        return folder, files
+        return files
     order = image_order(seed=0, images=len(files), start=0, count=len(files))
     part = order[_position(start, len(files), 0) : _position(stop, len(files), None)]
     if not len(part):
         raise ValueError(f"split {split!r} holds none of the {len(files):,} images")
-    return folder, [files[i] for i in np.sort(part)]
+    return [files[i] for i in np.sort(part)]
 
 
 def _position(text: str | None, total: int, default: int | None) -> int | None:

@@ -23,7 +23,8 @@ class TfdsSource:
     `dataset` is TFDS's name, `cifar10` or `oxford_iiit_pet:4.0.0`; it may be empty
     where `data_dir` is itself a prepared version, `.../cifar10/3.0.2`. An empty
     `data_dir` is TFDS's own default. `split` takes all that TFDS takes:
-    `train[:90%]`, `train+test`.
+    `train[:90%]`, `train+test`. Labels are those of the feature `label`, or of the only
+    one that tells a class.
 
     Raises:
       ValueError: unknown data set or split, damaged files, or no 8- or 16-bit images.
@@ -48,6 +49,7 @@ class TfdsSource:
         builder = _prepared_builder(dataset, data_dir)
         self.name = builder.info.full_name
         self.key = _image_key(builder.info)
+        self.label_key, self.class_names = _labels(builder.info)
         encoded = {
             key: tfds.decode.SkipDecoding()
             for key, feature in builder.info.features.items()
@@ -81,9 +83,10 @@ class TfdsSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         """Decode image number `index`; UnreadableImageError names a broken one."""
+        fields = self.records[index]
         try:
             image = decode(
-                io.BytesIO(self.records[index][self.key]),
+                io.BytesIO(fields[self.key]),
                 image_size=self.image_size,
                 channels=self.channels,
                 resize=self.resize,
@@ -91,7 +94,8 @@ class TfdsSource:
         except UnreadableImageError as error:
             record = f"record {index} of {self.name}"
             raise UnreadableImageError(record, error.reason) from error
-        return {"image": image}
+        item = {"image": image}
+        return item | {"label": fields[self.label_key]} if self.label_key else item
 
 
 def _prepared_builder(dataset: str, data_dir: str | Path) -> Any:
@@ -149,3 +153,15 @@ def _image_key(info: Any) -> str:
             f"images of {info.full_name} are {dtype}; only 8 and 16 bits can be read"
         )
     return key
+
+
+def _labels(info: Any) -> tuple[str, tuple[str, ...]]:
+    """Choose the feature `label`, or the only class there is, and return its names."""
+    import tensorflow_datasets as tfds
+
+    kind = tfds.features.ClassLabel
+    found = [k for k, v in info.features.items() if isinstance(v, kind)]
+    key = "label" if "label" in found else found[0] if len(found) == 1 else ""
+    if not key or not info.features[key].num_classes:
+        return "", ()
+    return key, tuple(info.features[key].names)
