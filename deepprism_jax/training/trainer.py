@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import nnx
 from jax import lax
@@ -14,7 +15,13 @@ from jax.sharding import Mesh
 
 from deepprism_jax.layers.functional import Functional, Values
 from deepprism_jax.training import cuts
-from deepprism_jax.training.sharding import place_batch, replicated, split_batch
+from deepprism_jax.training.sharding import (
+    batch_parts,
+    data_part,
+    place_batch,
+    replicated,
+    split_batch,
+)
 from deepprism_jax.training.state import TrainState, move_average
 from deepprism_jax.weights.pretrained import describe
 
@@ -136,7 +143,20 @@ class Trainer:
         return place_batch(self.mesh, batch)
 
     def shard_pieces(self, batch: Any) -> Any:
-        """The same for a batch to train on."""
+        """The same for a batch to train on, as `data.train_batches` gives it.
+
+        Of every piece that is computed at once each device gets its share, so that the
+        pieces hold the same images on any number of devices.
+        """
+        _, count = data_part(self.mesh)
+        local = batch_parts(self.mesh) // count
+
+        def arrange(rows: Any) -> Any:
+            shape = (self.config.train.accumulation, local, -1, *rows.shape[1:])
+            return np.swapaxes(rows.reshape(shape), 0, 1).reshape(rows.shape)
+
+        if self.config.train.accumulation > 1 and local > 1:
+            batch = jax.tree.map(arrange, batch)
         return self.shard_batch(batch)
 
     def init(self) -> TrainState:

@@ -58,9 +58,9 @@ class Objective:
         params: Mapping[str, Any],
         extra: Mapping[str, Any],
         frozen: Any,
-        images: jax.Array,
+        batch: jax.Array,
         keys: jax.Array,
-        codebook_key: jax.Array,
+        common_key: jax.Array,
         step: jax.Array,
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, jax.Array], Metrics]:
         """Gradients like `params`, the new `extra`, revived codes, scalars to log.
@@ -71,12 +71,12 @@ class Objective:
         Args:
             params, extra: as in `TrainState`.
             frozen: arrays of the perceptual network, or None.
-            images: uint8 [B, H, W, C].
+            batch: images, uint8 [B, H, W, C].
             keys: one key an image, for the noise of its posterior.
-            codebook_key: the same on all devices.
+            common_key: the same on all devices, for the codebook.
             step: number of this step, from 0.
         """
-        u = to_float(images)
+        u = to_float(batch)
         features, latent, terms, pull_features = self._encode_decode(
             params["autoencoder"], extra["buffers"], u, keys
         )
@@ -122,7 +122,7 @@ class Objective:
         revived: dict[str, jax.Array] = {}
         if isinstance(latent, Quantized):
             extra, revived, metrics["codebook_used"] = self._update_codebook(
-                params["autoencoder"], extra, latent, codebook_key
+                params["autoencoder"], extra, latent, common_key
             )
         return grads, dict(extra), revived, metrics
 

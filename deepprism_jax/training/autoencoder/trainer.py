@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -26,8 +25,6 @@ from deepprism_jax.training.optimizer import make_optimizer, make_schedule
 from deepprism_jax.training.preflight import as_steps
 from deepprism_jax.training.sharding import (
     BATCH_AXES,
-    batch_parts,
-    data_part,
     spread,
 )
 from deepprism_jax.training.state import TrainState
@@ -121,23 +118,6 @@ class AutoencoderTrainer(Trainer):
         data, batch_size = self.config.data, self.config.train.batch_size
         shape = (batch_size, *data.image_size, data.channels)
         return {"image": jax.ShapeDtypeStruct(shape, jnp.uint8)}
-
-    def shard_pieces(self, batch: Any) -> Any:
-        """Global arrays of a batch to train on, as `data.train_batches` gives it.
-
-        Of every piece that is computed at once each device gets its share, so that the
-        pieces hold the same images on any number of devices.
-        """
-        _, count = data_part(self.mesh)
-        local = batch_parts(self.mesh) // count
-
-        def arrange(rows: Any) -> Any:
-            shape = (self.config.train.accumulation, local, -1, *rows.shape[1:])
-            return np.swapaxes(rows.reshape(shape), 0, 1).reshape(rows.shape)
-
-        if self.config.train.accumulation > 1 and local > 1:
-            batch = jax.tree.map(arrange, batch)
-        return self.shard_batch(batch)
 
     @cached_property
     def reconstruct(self) -> Any:
