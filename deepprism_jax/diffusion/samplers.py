@@ -5,6 +5,7 @@ that predicts image and noise. Times and coefficients are a table (`Path`), whos
 row is the image itself, alpha = 1 and sigma = 0.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -55,6 +56,25 @@ class Memory(NamedTuple):
 
 Stepper = Callable[..., tuple[jax.Array, Any]]
 """`(denoise, now, next, x, memory, key, first=..., last=...) -> (x, memory)`."""
+
+
+def fold_in(key: jax.Array, number: int | jax.Array) -> jax.Array:
+    """Return the key, or the keys of a batch, of a number."""
+    if key.ndim == 0:
+        return jax.random.fold_in(key, number)
+    return jax.vmap(lambda each: jax.random.fold_in(each, number))(key)
+
+
+def normal(key: jax.Array, x: jax.Array) -> jax.Array:
+    """Return standard normal noise like x [B, ...], by one key or one an image.
+
+    With one an image, its noise does not depend on the batch that it is in.
+    """
+    if key.ndim == 0:
+        return jax.random.normal(key, x.shape, x.dtype)
+    size = math.prod(x.shape[1:])  # one axis compiles faster than three
+    draw = jax.vmap(lambda each: jax.random.normal(each, (size,), x.dtype))
+    return draw(key).reshape(x.shape)
 
 
 def spaced(total: int, steps: int, spacing: Spacing = "trailing") -> np.ndarray:
@@ -111,7 +131,7 @@ def ddim(eta: float = 0.0) -> Stepper:
         along = jnp.sqrt(jnp.maximum(next_.sigma**2 - fresh**2, 0.0))
         y = next_.alpha * x0 + along * eps
         if eta > 0:
-            y = y + fresh * jax.random.normal(key, x.shape, x.dtype)
+            y = y + fresh * normal(key, x)
         return y, memory
 
     return step
@@ -175,7 +195,7 @@ def sample(
 ) -> jax.Array:
     """Return the image at the end of the path of x, which is at its first row.
 
-    Noise is drawn from the key and the number of the step.
+    Noise is drawn from the key, or one key an image [B], and the number of the step.
     """
     rows = Point(*(jnp.asarray(column) for column in path))
     now = jax.tree.map(lambda column: column[:-1], rows)
@@ -191,7 +211,7 @@ def sample(
             next_,
             x,
             memory,
-            jax.random.fold_in(key, number),
+            fold_in(key, number),
             first=number == 0,
             last=number == path.steps - 1,
         )
