@@ -1,127 +1,24 @@
-"""Encoder and decoder of the paper's autoencoder, of any kind of convolution.
+"""Encoder, decoder and latent layers: what the KL and the VQ autoencoder share.
 
-The structure is latent-diffusion's KL autoencoder with one width at every level: the
-one reading of the paper that gives the parameter counts of its Table 3 (docs/paper.md).
+With one width at every level the structure is the one reading of the paper that gives
+the parameter counts of its Table 3 (docs/paper.md). `multipliers` and
+`downsample_padding` make it latent-diffusion's own.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from deepprism_jax.layers import (
-    AttentionBlock,
-    ConvFactory,
-    Downsample,
-    GroupNorm,
-    ResBlock,
-    Upsample,
-    conv_factory,
-    make_conv,
-)
-from deepprism_jax.layers.blocks import run
+from deepprism_jax.layers import conv_factory, make_conv
+from deepprism_jax.layers.blocks import DownsamplePadding
 from deepprism_jax.layers.conv import ConvKind
+from deepprism_jax.models.coders import Decoder, Encoder, apply, level_widths
 from deepprism_jax.ops import ChannelPadding
 from deepprism_jax.typing import Image, Latent
 from deepprism_jax.weights.pretrained import PretrainedMixin
-
-Block = Callable[[jax.Array], jax.Array]
-
-
-def _middle(width: int, attention: bool, heads: int, shared: dict[str, Any]):
-    """Res Attn Res."""
-    yield ResBlock(width, **shared)
-    if attention:
-        yield AttentionBlock(width, heads=heads, **shared)
-    yield ResBlock(width, **shared)
-
-
-class Encoder(nnx.Module):
-    """conv_in, `blocks` Res a level, Down between levels, Res Attn Res, conv_out."""
-
-    def __init__(
-        self,
-        *,
-        image_channels: int,
-        out_channels: int,
-        width: int,
-        conv: ConvFactory,
-        downsamples: int,
-        blocks: int,
-        attention: bool,
-        heads: int,
-        norm_groups: int,
-        dtype,
-        rngs: nnx.Rngs,
-    ):
-        shared: dict[str, Any] = {
-            "conv": conv,
-            "norm_groups": norm_groups,
-            "rngs": rngs,
-        }
-        # Layers between images and features have no channel geometry: always dense.
-        outer: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-        self.conv_in = make_conv("dense", image_channels, width, role="in", **outer)
-        body: list[nnx.Module] = []
-        for level in range(downsamples + 1):
-            body += [ResBlock(width, **shared) for _ in range(blocks)]
-            if level < downsamples:
-                body.append(Downsample(width, conv=conv, rngs=rngs))
-        body += _middle(width, attention, heads, shared)
-        self.body = nnx.List(body)
-        self.norm_out = GroupNorm(width, norm_groups, rngs=rngs)
-        self.conv_out = make_conv("dense", width, out_channels, role="out", **outer)
-
-    def __call__(self, x: Image) -> Latent:
-        """Map images [..., H, W, channels] to [..., H/f, W/f, out_channels]."""
-        h = run(self.body, _apply(self.conv_in, x))
-        return _apply(self.conv_out, self.norm_out.silu(h))
-
-
-class Decoder(nnx.Module):
-    """conv_in, Res Attn Res, then `blocks` Res a level with Up between levels, out."""
-
-    def __init__(
-        self,
-        *,
-        image_channels: int,
-        z_channels: int,
-        width: int,
-        conv: ConvFactory,
-        downsamples: int,
-        blocks: int,
-        attention: bool,
-        heads: int,
-        norm_groups: int,
-        dtype,
-        rngs: nnx.Rngs,
-    ):
-        shared: dict[str, Any] = {
-            "conv": conv,
-            "norm_groups": norm_groups,
-            "rngs": rngs,
-        }
-        outer: dict[str, Any] = {"dtype": dtype, "rngs": rngs}
-        self.conv_in = make_conv("dense", z_channels, width, role="in", **outer)
-        body: list[nnx.Module] = list(_middle(width, attention, heads, shared))
-        for level in range(downsamples + 1):
-            body += [ResBlock(width, **shared) for _ in range(blocks)]
-            if level < downsamples:
-                body.append(Upsample(width, conv=conv, rngs=rngs))
-        self.body = nnx.List(body)
-        self.norm_out = GroupNorm(width, norm_groups, rngs=rngs)
-        self.conv_out = make_conv("dense", width, image_channels, role="out", **outer)
-
-    def features(self, z: Latent) -> jax.Array:
-        """Everything but the last layer: [..., H, W, width]."""
-        h = run(self.body, _apply(self.conv_in, z))
-        return self.norm_out.silu(h)
-
-    def __call__(self, z: Latent) -> Image:
-        """Map codes [..., H/f, W/f, z] to images [..., H, W, channels]."""
-        return _apply(self.conv_out, self.features(z))
 
 
 class Autoencoder(PretrainedMixin, nnx.Module):
@@ -129,12 +26,18 @@ class Autoencoder(PretrainedMixin, nnx.Module):
 
     Args:
         image_channels: channels of the images.
-        width: channels C of every hidden layer.
+        width: channels C of every hidden layer, times the multiplier of its level.
+        multipliers: one a level, `downsamples` + 1 of them from the images on; empty
+            is 1 at every level.
         conv: kind of every hidden convolution, see `layers.make_conv`.
         fields, groups, rank, channel_padding: options of the kinds that have them.
         downsamples: number of 2x resamplings; `factor` = 2**downsamples.
+        downsample_padding: zeros around the maps that are shrunk: on all sides
+            (`both`), or below and to the right alone (`after`, latent-diffusion's).
         blocks: Res a level in the encoder; the decoder has one more.
         z_channels: numbers at a position of the latent.
+        quant_conv: a 1x1 convolution behind the encoder.
+        post_quant_conv: one before the decoder.
         attention: attention between the middle blocks.
         heads: its heads.
         norm_groups: groups of every GroupNorm.
@@ -153,14 +56,18 @@ class Autoencoder(PretrainedMixin, nnx.Module):
         *,
         image_channels: int = 3,
         width: int = 256,
+        multipliers: Sequence[int] = (),
         conv: ConvKind = "deepprism",
         fields: int = 1,
         groups: int = 32,
         rank: int = 16,
         channel_padding: ChannelPadding = "circular",
         downsamples: int = 2,
+        downsample_padding: DownsamplePadding = "both",
         blocks: int = 2,
         z_channels: int = 3,
+        quant_conv: bool = True,
+        post_quant_conv: bool = True,
         attention: bool = True,
         heads: int = 1,
         norm_groups: int = 32,
@@ -176,18 +83,23 @@ class Autoencoder(PretrainedMixin, nnx.Module):
         ):
             if value < least:
                 raise ValueError(f"{name}={value} must be at least {least}")
+        widths = level_widths(width, multipliers, downsamples, blocks)
         self.options = nnx.static(
             {
                 "image_channels": image_channels,
                 "width": width,
+                "multipliers": tuple(multipliers),
                 "conv": conv,
                 "fields": fields,
                 "groups": groups,
                 "rank": rank,
                 "channel_padding": channel_padding,
                 "downsamples": downsamples,
+                "downsample_padding": downsample_padding,
                 "blocks": blocks,
                 "z_channels": z_channels,
+                "quant_conv": quant_conv,
+                "post_quant_conv": post_quant_conv,
                 "attention": attention,
                 "heads": heads,
                 "norm_groups": norm_groups,
@@ -197,7 +109,6 @@ class Autoencoder(PretrainedMixin, nnx.Module):
         dtype = jnp.dtype(dtype)
         shared: dict[str, Any] = {
             "image_channels": image_channels,
-            "width": width,
             "conv": conv_factory(
                 conv,
                 fields=fields,
@@ -206,7 +117,6 @@ class Autoencoder(PretrainedMixin, nnx.Module):
                 channel_padding=channel_padding,
                 dtype=dtype,
             ),
-            "downsamples": downsamples,
             "attention": attention,
             "heads": heads,
             "norm_groups": norm_groups,
@@ -220,10 +130,24 @@ class Autoencoder(PretrainedMixin, nnx.Module):
             "role": "whole",
             "rngs": rngs,
         }
-        self.encoder = Encoder(out_channels=latent, blocks=blocks, **shared)
-        self.quant_conv = make_conv("dense", latent, latent, **pointwise)
-        self.post_quant_conv = make_conv("dense", z_channels, z_channels, **pointwise)
-        self.decoder = Decoder(z_channels=z_channels, blocks=blocks + 1, **shared)
+        self.encoder = Encoder(
+            out_channels=latent,
+            widths=widths,
+            downsample_padding=downsample_padding,
+            blocks=blocks,
+            **shared,
+        )
+        self.quant_conv = (
+            make_conv("dense", latent, latent, **pointwise) if quant_conv else None
+        )
+        self.post_quant_conv = (
+            make_conv("dense", z_channels, z_channels, **pointwise)
+            if post_quant_conv
+            else None
+        )
+        self.decoder = Decoder(
+            z_channels=z_channels, widths=widths[::-1], blocks=blocks + 1, **shared
+        )
 
     @property
     def factor(self) -> int:
@@ -257,19 +181,14 @@ class Autoencoder(PretrainedMixin, nnx.Module):
     def moments_of(self, x: Image) -> jax.Array:
         """Output of the encoder, float32: [..., H/f, W/f, moments * z]."""
         self.check_image(x.shape)
-        return _apply(self.quant_conv, self.encoder(x)).astype(jnp.float32)
+        return apply(self.quant_conv, self.encoder(x)).astype(jnp.float32)
 
     def decode_features(self, z: Latent) -> jax.Array:
-        """Features [..., H, W, width] from which `decode` makes the image."""
+        """Features [..., H, W, C] from which `decode` makes the image."""
         self.check_code(z.shape)
-        return self.decoder.features(_apply(self.post_quant_conv, z))
+        return self.decoder.features(apply(self.post_quant_conv, z))
 
     def decode(self, z: Latent) -> Image:
         """Images [..., H, W, channels], about [-1, 1], of codes [..., H/f, W/f, z]."""
         features = self.decode_features(z)
-        return _apply(self.decoder.conv_out, features).astype(jnp.float32)
-
-
-def _apply(layer: Any, x: jax.Array) -> jax.Array:
-    """Call a layer; modules of different kinds share no static type with `__call__`."""
-    return layer(x)
+        return apply(self.decoder.conv_out, features).astype(jnp.float32)

@@ -81,6 +81,41 @@ def test_parameters_in_closed_form():
     assert parameters(width=width, conv="deepprism") == 221 * width + 1271
 
 
+STABLE_DIFFUSION = {
+    "width": 128,
+    "multipliers": (1, 2, 4, 4),
+    "conv": "dense",
+    "downsamples": 3,
+    "z_channels": 4,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "count"),
+    [
+        ({}, 83_653_863),  # Stable Diffusion's
+        ({"multipliers": (1, 2, 4), "downsamples": 2, "z_channels": 3}, 55_312_063),
+        # Flux's: 16 numbers a position, and nothing behind the encoder.
+        ({"z_channels": 16, "quant_conv": False, "post_quant_conv": False}, 83_819_683),
+    ],
+)
+def test_parameters_are_those_of_published_autoencoders(changes, count):
+    assert parameters(**STABLE_DIFFUSION | changes) == count
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"), [(AutoencoderKL, "deepprism"), (AutoencoderVQ, "dense")]
+)
+def test_widths_may_differ_by_level(model, kind):
+    model = make(model, conv=kind, blocks=1, multipliers=(1, 2))
+    model = with_random_values(model)
+    x = abstract(2, 4, 6, 3)
+    assert jax.eval_shape(model.reconstruct, x).shape == x.shape
+    z = jax.eval_shape(lambda x: model.encode(x).mode(), x)
+    assert jax.eval_shape(model.decode_features, z).shape == (2, 4, 6, 8)
+    assert Functional(model).shapes["encoder.norm_out.scale"].shape == (16,)
+
+
 @pytest.mark.parametrize(
     "kind",
     [
@@ -163,7 +198,8 @@ def test_computes_in_bfloat16_and_gives_float32():
 
 @pytest.mark.parametrize("model", [AutoencoderKL, AutoencoderVQ])
 def test_options_are_plain_and_make_the_same_model(model):
-    first = make(model, conv="low_rank", z_channels=4, dtype=jnp.bfloat16)
+    different = {"multipliers": (2, 2), "downsample_padding": "after"}
+    first = make(model, conv="low_rank", dtype=jnp.bfloat16, **different)
     options = json.loads(json.dumps(dict(first.options)))
     assert options["dtype"] == "bfloat16"
     second = make(model, **options)
@@ -212,6 +248,21 @@ def test_codes_must_fit():
         ({"downsamples": -1}, "downsamples=-1 must be at least 0"),
         ({"blocks": -1}, "blocks=-1 must be at least 0"),
         ({"z_channels": 0}, "z_channels=0 must be at least 1"),
+        (
+            {"multipliers": (1, 2, 4)},
+            "multipliers=(1, 2, 4) must be one positive integer a level, 2 of them "
+            "(downsamples=1), or none",
+        ),
+        (
+            {"multipliers": (1, 0)},
+            "multipliers=(1, 0) must be one positive integer a level, 2 of them "
+            "(downsamples=1), or none",
+        ),
+        (
+            {"multipliers": (1, 2)},
+            "blocks=0 leaves no block to change the width in: with multipliers=(1, 2) "
+            "it must be at least 1",
+        ),
         (
             {"norm_groups": 3},
             "norm groups=3 must divide C=8; choose one of [1, 2, 4, 8]",
