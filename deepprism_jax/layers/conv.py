@@ -6,6 +6,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, get_args
 
+import jax.numpy as jnp
 from flax import nnx
 
 from deepprism_jax.choices import ConvKind as ConvKind
@@ -109,6 +110,18 @@ def make_conv(
 def conv_factory(kind: ConvKind, **options) -> ConvFactory:
     """`make_conv` with the kind and its options filled in, for models to call."""
     return partial(make_conv, kind, **options)
+
+
+def zeroed(conv: Any) -> Any:
+    """Return a convolution that gives zero at first.
+
+    Of one made of two layers the second alone is zero: were both, none would ever move.
+    """
+    last = conv
+    for name in ("pointwise", "expand", "channel"):
+        last = getattr(conv, name, last)
+    last.kernel[...] = jnp.zeros_like(last.kernel[...])
+    return conv
 
 
 def _positive(name: str, value: Any) -> int:
