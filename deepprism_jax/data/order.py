@@ -8,6 +8,7 @@ needs a millisecond an image for a source of a dozen images.
 """
 
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -29,6 +30,38 @@ def uniforms(seed: int, start: int, count: int) -> Float[np.ndarray, "count 4"]:
     """Draw four numbers in [0, 1) for each position `start ... start + count`."""
     blocks = np.random.Philox(key=seed, counter=start).random_raw(4 * count)
     return (blocks >> np.uint64(11)).reshape(count, 4) * 2.0**-53
+
+
+class Share(NamedTuple):
+    """The rows of every batch that one of several processes has.
+
+    Args:
+        rows: of each piece.
+        pieces: of a batch, computed one after the other.
+        process_index: which process.
+        process_count: how many there are.
+    """
+
+    rows: int
+    pieces: int = 1
+    process_index: int = 0
+    process_count: int = 1
+
+    def of_batch(
+        self, step: int, *, seed: int, images: int
+    ) -> tuple[Int[np.ndarray, " b"], Float[np.ndarray, "b 4"]]:
+        """Return the images of these rows of batch `step`, and four numbers for each.
+
+        Rows of all processes together are the same whatever their number.
+        """
+        firsts = [
+            ((step * self.pieces + piece) * self.process_count + self.process_index)
+            * self.rows
+            for piece in range(self.pieces)
+        ]
+        order = [image_order(seed, images, first, self.rows) for first in firsts]
+        random = [uniforms(seed, first, self.rows) for first in firsts]
+        return np.concatenate(order), np.concatenate(random)
 
 
 @lru_cache(

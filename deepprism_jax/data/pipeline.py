@@ -15,15 +15,15 @@ import numpy as np
 
 from deepprism_jax.data.cropping import cut
 from deepprism_jax.data.images import check_layout
-from deepprism_jax.data.order import image_order, uniforms
+from deepprism_jax.data.order import Share
 from deepprism_jax.data.reading import Reader
 from deepprism_jax.data.source import Source, class_names
 
 # One batch is read while the last one waits, both beside the step.
-_READ_AHEAD = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
+READ_AHEAD = grain.ReadOptions(num_threads=1, prefetch_buffer_size=2)
 
 # More batches than any run takes, few enough for positions to stay within 64 bits.
-_ENDLESS = 2**40
+ENDLESS = 2**40
 
 _log = logging.getLogger(__name__)
 
@@ -37,6 +37,7 @@ def train_batches(
     seed: int = 0,
     crop: str = "random",
     flip: bool = True,
+    labels: bool = False,
     pieces: int = 1,
     process_index: int = 0,
     process_count: int = 1,
@@ -56,6 +57,7 @@ def train_batches(
       seed: Order of images, crops and flips, in [0, 2**32).
       crop: `random` or `center`.
       flip: Mirror left-right at random.
+      labels: Give `"label"`, int32 [b], as well; -1 where an image has none.
       pieces: Parts of a batch that are computed one after the other, of each of which
         every process has its share.
       process_index: This process, `jax.process_index()`.
@@ -77,33 +79,30 @@ def train_batches(
             f"{process_count} processes"
         )
     reader = Reader(source, image_size, channels)
-    reader.read_from(0)  # A source that cannot serve this size fails here, not later.
+    reader.read_item_from(
+        0
+    )  # A source that cannot serve this size fails here, not later.
     rows = batch_size // process_count
-    share = rows // pieces
+    share = Share(rows // pieces, pieces, process_index, process_count)
 
     def assemble(step: int) -> dict[str, np.ndarray]:
-        firsts = [
-            ((step * pieces + piece) * process_count + process_index) * share
-            for piece in range(pieces)
-        ]
-        indices = np.concatenate(
-            [image_order(seed, len(source), first, share) for first in firsts]
-        )
-        random = np.concatenate([uniforms(seed, first, share) for first in firsts])
+        indices, random = share.of_batch(step, seed=seed, images=len(source))
         if crop == "center":
             random[:, :2] = 0.5
         out = np.empty((rows, *image_size, channels), np.uint8)
+        classes = np.zeros(rows, np.int32)
 
         def fill(row: int, index: int) -> None:
             top, left, side, _ = random[row].tolist()
-            image = reader.read_from(index)
-            cut(image, out[row], top=top, left=left, mirror=flip and side < 0.5)
+            item = reader.read_item_from(index)
+            cut(item["image"], out[row], top=top, left=left, mirror=flip and side < 0.5)
+            classes[row] = item.get("label", -1)
 
         reader.for_each(fill, indices.tolist())
-        return {"image": out}
+        return {"image": out, "label": classes} if labels else {"image": out}
 
-    batches = grain.MapDataset.range(_ENDLESS).map(assemble)
-    return TrainBatches(iter(batches.to_iter_dataset(_READ_AHEAD)), len(source))
+    batches = grain.MapDataset.range(ENDLESS).map(assemble)
+    return TrainBatches(iter(batches.to_iter_dataset(READ_AHEAD)), len(source))
 
 
 class TrainBatches:
@@ -193,7 +192,7 @@ def eval_batches(
         source, batch_size, image_size, channels, process_index, process_count
     )
     reader = Reader(source, image_size, channels)
-    reader.read_from(0)
+    reader.read_item_from(0)
     count = min(limit, len(source)) if limit else len(source)
     chosen = np.arange(count) * len(source) // count
     rows = batch_size // process_count
@@ -218,21 +217,24 @@ def eval_batches(
         return batch | {"label": labels} if labelled else batch
 
     steps = grain.MapDataset.range(-(-count // batch_size))
-    return EvalBatches(steps.map(assemble), count)
+    return EvalBatches(steps.map(assemble), count, rows)
 
 
 class EvalBatches:
     """The batches of `eval_batches`: can be iterated again, and know their number."""
 
-    def __init__(self, batches: grain.MapDataset, images: int):
-        self._batches, self.images = batches, images
+    def __init__(self, batches: grain.MapDataset, images: int, rows: int):
+        self._batches, self.images, self.rows = batches, images, rows
 
     def __len__(self) -> int:
-        """Return the number of batches; `images` is the number of images."""
+        """Return the number of batches.
+
+        `images` is the number of images, `rows` that of the rows of a batch here.
+        """
         return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return iter(self._batches.to_iter_dataset(_READ_AHEAD))
+        return iter(self._batches.to_iter_dataset(READ_AHEAD))
 
 
 def _check_batches(

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from jaxtyping import UInt8
 
 from deepprism_jax.data.images import UnreadableImageError, to_channels
 from deepprism_jax.data.source import Source
@@ -45,11 +44,6 @@ class Reader:
         else:
             list(self._pool.map(every, range(self._threads)))
 
-    def read(self, index: int) -> UInt8[np.ndarray, "h w c"] | None:
-        """Return image `index`, or None if it cannot be read."""
-        item = self.read_item(index)
-        return None if item is None else item["image"]
-
     def read_item(self, index: int) -> dict[str, np.ndarray] | None:
         """Return image `index` and what its source gives beside it, or None."""
         try:
@@ -74,13 +68,13 @@ class Reader:
             )
         return {**item, "image": to_channels(image, self.channels)}
 
-    def read_from(self, index: int) -> UInt8[np.ndarray, "h w c"]:
-        """Return image `index`, or the next one that can be read."""
+    def read_item_from(self, index: int) -> dict[str, np.ndarray]:
+        """Return image `index` as `read_item` does, or the next that can be read."""
         total = len(self.source)
         for offset in range(min(total, UNREADABLE_IN_A_ROW)):
-            image = self.read((index + offset) % total)
-            if image is not None:
-                return image
+            item = self.read_item((index + offset) % total)
+            if item is not None:
+                return item
         raise ValueError(
             f"{min(total, UNREADABLE_IN_A_ROW)} images in a row cannot be read, from "
             f"image {index} of {total} on; is the source still there?"

@@ -153,3 +153,12 @@ def place_batch(mesh: Mesh, batch: Any) -> Any:
         return jax.make_array_from_callback(shape, sharding, rows)
 
     return jax.tree.map(make, batch)
+
+
+def local_rows(array: jax.Array) -> np.ndarray:
+    """Return this process's rows of an array that is spread over its first axis."""
+    # Devices that share the channels of an image have the same rows.
+    parts = {
+        shard.index[0].start or 0: shard.data for shard in array.addressable_shards
+    }
+    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])

@@ -3,12 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.evaluation import evaluate, scalars
 from deepprism_jax.training.grids import image_grid
+from deepprism_jax.training.sharding import local_rows
 
 COLUMNS = 8
 """Images in the picture."""
@@ -59,7 +59,7 @@ class Evaluator:
             self._first = next(iter(self._batches))
         inputs = self._first["image"]
         placed = self._trainer.shard_batch({"image": inputs})["image"]
-        outputs = _local_rows(self._trainer.reconstruct(values, placed))
+        outputs = local_rows(self._trainer.reconstruct(values, placed))
         mask = self._first["mask"]
         shown = np.flatnonzero(mask)[:COLUMNS] if mask.any() else [0]
         grid = image_grid(
@@ -73,12 +73,3 @@ class Evaluator:
             if number and self._interrupted():
                 return
             yield batch
-
-
-def _local_rows(array: jax.Array) -> np.ndarray:
-    """Return this process's rows of an array that is spread over its first axis."""
-    # Devices that share the channels of an image have the same rows.
-    parts = {
-        shard.index[0].start or 0: shard.data for shard in array.addressable_shards
-    }
-    return np.concatenate([np.asarray(parts[start]) for start in sorted(parts)])
