@@ -60,7 +60,7 @@ class TimeResBlock(nnx.Module):
         x: Float[Array, "b h w c"],
         condition: jax.Array,
         known: Moments | None = None,
-        dropout_key: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> tuple[Float[Array, "b h w c_out"], Moments | None]:
         """Map x, of known moments or not, and return those of the result if they are.
 
@@ -68,12 +68,12 @@ class TimeResBlock(nnx.Module):
         costs no pass of its own: it moves the mean of every channel and nothing else.
         """
         time = self.condition(condition)
-        drops = self.dropout > 0.0 and dropout_key is not None
+        drops = self.dropout > 0.0 and dropout_keys is not None
         if drops or not (hasattr(self.conv1, "fuses") and self.conv1.fuses(x)):
             h = self.conv1(self.norm1.silu(x))
             h = self._after_time(h, time)
             if drops:
-                h = _drop(h, self.dropout, dropout_key)
+                h = _drop(h, self.dropout, dropout_keys)
             return self._residual(x) + self.conv2(h), None
         h, of_h, x = self.conv1.after_silu(x, self.norm1.affine(known or moments(x)))
         y, of_y, _ = self.conv2.after_silu(
@@ -104,6 +104,7 @@ class TimeResBlock(nnx.Module):
         return Affine(mean, slope * (1.0 + scale), offset * (1.0 + scale) + shift)
 
 
-def _drop(h: jax.Array, rate: float, key: Any) -> jax.Array:
-    kept = jax.random.bernoulli(key, 1.0 - rate, h.shape)
+def _drop(h: jax.Array, rate: float, keys: Any) -> jax.Array:
+    draw = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, h.shape[1:]))
+    kept = draw(keys)
     return jnp.where(kept, h / (1.0 - rate), 0.0).astype(h.dtype)

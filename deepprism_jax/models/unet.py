@@ -220,7 +220,7 @@ class UNet(PretrainedMixin, nnx.Module):
         t: Int[Array, " b"] | Float[Array, " b"],
         labels: Int[Array, " b"] | None = None,
         *,
-        dropout_key: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
     ) -> Float[Array, "b h w c"]:
         """Return the prediction, float32 [B, h, w, C], for latents of any size.
 
@@ -229,7 +229,7 @@ class UNet(PretrainedMixin, nnx.Module):
             t: time of each, 0 ... T - 1.
             labels: class of each; `classes`, the one past the last, is no class, which
                 is what None gives to all.
-            dropout_key: key of what is dropped; None drops nothing.
+            dropout_keys: a key an image of what is dropped; None drops nothing.
         """
         self.check_latent(x.shape)
         if labels is not None and not self.options["classes"]:
@@ -240,11 +240,11 @@ class UNet(PretrainedMixin, nnx.Module):
         numbers = itertools.count()
 
         def apply(unit: Unit, features: Features) -> Features:
-            key = dropout_key
-            if key is not None:
-                key = jax.random.fold_in(key, next(numbers))
+            keys, number = dropout_keys, next(numbers)
+            if keys is not None:
+                keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(keys)
             step = jax.checkpoint(unit) if remat.policy() == "blocks" else unit
-            return step(features, condition, key)
+            return step(features, condition, keys)
 
         h = Features(self.conv_in(x))
         skips = [h]

@@ -37,10 +37,10 @@ class Unit(nnx.Module):
         self.attention = attention
 
     def __call__(
-        self, x: Features, condition: jax.Array, dropout_key: jax.Array | None
+        self, x: Features, condition: jax.Array, dropout_keys: jax.Array | None
     ) -> Features:
         """Map features [B, h, w, C] to [B, h, w, C']."""
-        y = Features(*self.res(x.map, condition, x.moments, dropout_key))
+        y = Features(*self.res(x.map, condition, x.moments, dropout_keys))
         return y if self.attention is None else Features(self.attention(y.map))
 
 

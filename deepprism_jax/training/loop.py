@@ -31,6 +31,10 @@ IN_FLIGHT = 2
 """Steps given to the device and not finished; more would only pile up batches."""
 
 
+class StoppedError(BaseException):
+    """A signal has come before the first step; all processes raise it together."""
+
+
 @dataclass
 class Loop:
     """The parts of one run, and what is done with them.
@@ -185,6 +189,17 @@ class Loop:
             return False
         self.say(f"done after step {self.step}; the model is in {path}")
         return True
+
+    def preparing(self, what: str, number: int) -> None:
+        """Take note of what is done before the first step, unless a signal has come.
+
+        Raises:
+            StoppedError: one has.
+        """
+        self.watchdog.begin(what, number)
+        if self.stop.agreed():
+            self.say(f"stopped by a signal at the {what} {number}")
+            raise StoppedError
 
     def say(self, message: str) -> None:
         """Write one line for people."""

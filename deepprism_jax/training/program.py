@@ -21,7 +21,7 @@ from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.cli import Run
 from deepprism_jax.training.compilation import keep_programs
 from deepprism_jax.training.dry_run import dry_run
-from deepprism_jax.training.loop import DONE, FAILED, Loop
+from deepprism_jax.training.loop import DONE, FAILED, Loop, StoppedError
 from deepprism_jax.training.meter import NonFiniteError
 from deepprism_jax.training.mirror import Mirror
 from deepprism_jax.training.preflight import PreflightError, refusing
@@ -163,7 +163,10 @@ def _train(
         # What the stack would wait for is not to be had if another process is gone.
         stack.enter_context(watchdog.guarding())
         try:
+            system.prepare(trainer, data, workdir, loop.preparing)
             return loop.finish(loop.run(trainer.init() if state is None else state))
+        except StoppedError:
+            return stop.exit_code
         except NonFiniteError as error:
             newest = checkpoints.latest
             kept = "there is none" if newest is None else f"it is of step {newest}"

@@ -13,13 +13,18 @@ import numpy as np
 
 from deepprism_jax.paths import AnyPath
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.ldm.config import LDMConfig
 from deepprism_jax.training.setup import Data
 from deepprism_jax.training.sinddm.config import SinDDMConfig
 
-CONFIGS: dict[str, type] = {"autoencoder": Config, "sinddm": SinDDMConfig}
+CONFIGS: dict[str, type] = {
+    "autoencoder": Config,
+    "ldm": LDMConfig,
+    "sinddm": SinDDMConfig,
+}
 """Class of the configs of every system, by its name."""
 
-Experiment = Config | SinDDMConfig
+Experiment = Config | LDMConfig | SinDDMConfig
 
 
 @runtime_checkable
@@ -69,6 +74,19 @@ class System(Protocol):
 
     def keep_inputs(self, workdir: AnyPath, data: Data) -> None:
         """Write what is needed to use the model later, or raise PreflightError."""
+        ...
+
+    def prepare(
+        self,
+        trainer: Any,
+        data: Data,
+        workdir: AnyPath,
+        begin: Callable[[str, int], None],
+    ) -> None:
+        """Make what is needed before the first step, or raise PreflightError; all call.
+
+        `begin` is told what is done next; what it raises ends the run.
+        """
         ...
 
     def mesh_shape(self, config: Any, devices: int) -> dict[str, int]:

@@ -118,6 +118,16 @@ def keep_inputs(workdir: AnyPath, data: Data) -> None:
     del workdir, data
 
 
+def prepare(
+    trainer: AutoencoderTrainer,
+    data: Data,
+    workdir: AnyPath,
+    begin: Callable[[str, int], None],
+) -> None:
+    """Nothing."""
+    del trainer, data, workdir, begin
+
+
 def mesh_shape(config: Config, devices: int) -> dict[str, int]:
     """Return how that many devices are arranged: sizes by axis."""
     sizes = mesh_sizes(devices, **asdict(config.mesh))

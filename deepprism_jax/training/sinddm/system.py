@@ -103,6 +103,16 @@ def keep_inputs(workdir: AnyPath, data: Data) -> None:
             write_whole(folder / name, _png(files[name]))
 
 
+def prepare(
+    trainer: SinDDMTrainer,
+    data: Data,
+    workdir: AnyPath,
+    begin: Callable[[str, int], None],
+) -> None:
+    """Nothing."""
+    del trainer, data, workdir, begin
+
+
 def mesh_shape(config: SinDDMConfig, devices: int) -> dict[str, int]:
     """Return how that many devices are arranged: sizes by axis."""
     with refusing():

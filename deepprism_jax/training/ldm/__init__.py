@@ -1,0 +1,1 @@
+"""Latent diffusion: a denoiser of an autoencoder's latents, or of pixels."""

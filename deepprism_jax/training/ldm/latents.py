@@ -1,0 +1,165 @@
+"""The latents of a run: made before its first step, then read as batches."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import grain
+import numpy as np
+
+from deepprism_jax.data import EvalBatches, TrainBatches
+from deepprism_jax.data.order import Share
+from deepprism_jax.data.pipeline import ENDLESS, READ_AHEAD
+from deepprism_jax.training.ldm.cache import (
+    Encode,
+    LatentCache,
+    Part,
+    read_record,
+    write_part,
+)
+
+
+@dataclass(frozen=True)
+class Latents:
+    """Latents of a split, in a cache that may be yet to be made.
+
+    Args:
+        folder: of the cache.
+        facts: what makes them what they are.
+        images: of the split, as this process reads them.
+        part: the share of this process.
+        flips: 2 with mirror images, else 1.
+    """
+
+    folder: Path
+    facts: Mapping[str, Any]
+    images: EvalBatches
+    part: Part
+    flips: int
+
+    def check(self) -> bool:
+        """Return whether this process's part is there.
+
+        Raises:
+            ValueError: what is there was made of something else, or is damaged.
+        """
+        try:
+            record = read_record(self.folder, self.part)
+        except FileNotFoundError:
+            self._refuse_others()
+            return False
+        for name, asked in self.facts.items():
+            if record.get(name) != asked:
+                raise ValueError(
+                    f"{self.folder} holds latents of another {name} "
+                    f"({record.get(name)}, here {asked}): choose another --data.latents"
+                )
+        return True
+
+    def make(self, encode: Encode, proceed: Callable[[int], None]) -> None:
+        """Encode this process's part, see `write_part`."""
+        rows = len(self.images) * self.images.rows
+        write_part(
+            self.folder,
+            self.part,
+            self.facts,
+            self.images,
+            rows,
+            encode,
+            flips=self.flips,
+            proceed=proceed,
+        )
+
+    def cache(self) -> LatentCache:
+        """Return the cache, of which all parts must be there.
+
+        Raises:
+            ValueError: no image could be read.
+        """
+        cache = LatentCache(self.folder, self.part.count)
+        if not len(cache):
+            raise ValueError(f"{self.folder} holds no latent: no image could be read")
+        return cache
+
+    def _refuse_others(self) -> None:
+        """Refuse a folder with the parts of another number of processes."""
+        others = sorted(self.folder.glob("part-*-of-*.json"))
+        count = f"-of-{self.part.count:05}.json"
+        if others and not others[0].name.endswith(count):
+            raise ValueError(
+                f"{self.folder} holds latents that another number of processes has "
+                "made: choose another --data.latents"
+            )
+
+
+class HeldOut(NamedTuple):
+    """What a denoiser is evaluated on, and what is known of its data."""
+
+    latents: Latents | None
+    """None where pixels are diffused."""
+    images: EvalBatches
+    classes: tuple[str, ...]
+
+
+@dataclass
+class LatentBatches:
+    """Endless `{"mean", "std"}` of latents; the position can be saved.
+
+    Every epoch is a new permutation; which latents are mirrored is drawn with it. A
+    batch is a pure function of its number, as in `data.train_batches`.
+
+    Args:
+        latents: of the training split.
+        batch_size: latents a batch over all processes.
+        seed: of the order.
+        labels: give `"label"` too.
+        pieces: parts of a batch that are computed one after the other.
+        process_index: this process's share of a batch.
+        process_count: how many shares there are.
+    """
+
+    latents: Latents
+    batch_size: int
+    seed: int
+    labels: bool = False
+    pieces: int = 1
+    process_index: int = 0
+    process_count: int = 1
+    _state: Mapping[str, Any] | None = field(default=None, init=False)
+    _batches: TrainBatches | None = field(default=None, init=False, repr=False)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._opened())
+
+    def get_state(self) -> dict[str, int]:
+        """Return the position, see `data.TrainBatches`."""
+        return self._opened().get_state()
+
+    def set_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from a position; the latents need not be there yet."""
+        self._state, self._batches = state, None
+
+    def _opened(self) -> TrainBatches:
+        if self._batches is None:
+            self._batches = self._open(self.latents.cache())
+            if self._state is not None:
+                self._batches.set_state(self._state)
+        return self._batches
+
+    def _open(self, cache: LatentCache) -> TrainBatches:
+        rows = self.batch_size // self.process_count // self.pieces
+        share = Share(rows, self.pieces, self.process_index, self.process_count)
+
+        def assemble(step: int) -> dict[str, np.ndarray]:
+            images, random = share.of_batch(step, seed=self.seed, images=len(cache))
+            mirrored = (random[:, 2] < 0.5) & (cache.flips > 1)
+            rows = cache.rows(images, mirrored)
+            return rows if self.labels else _without(rows, "label")
+
+        batches = grain.MapDataset.range(ENDLESS).map(assemble)
+        return TrainBatches(iter(batches.to_iter_dataset(READ_AHEAD)), len(cache))
+
+
+def _without(rows: Mapping[str, np.ndarray], name: str) -> dict[str, np.ndarray]:
+    return {key: x for key, x in rows.items() if key != name}

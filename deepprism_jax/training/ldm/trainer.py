@@ -1,0 +1,112 @@
+"""A denoiser of latents as a training step on a mesh."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import Mesh
+
+from deepprism_jax.diffusion.schedules import make_schedule as make_noise_schedule
+from deepprism_jax.layers.functional import Functional, values_of
+from deepprism_jax.training import cuts
+from deepprism_jax.training.gradients import Gradients
+from deepprism_jax.training.ldm.config import LDMConfig
+from deepprism_jax.training.ldm.networks import latent_shape, make_unet
+from deepprism_jax.training.ldm.objective import LatentDenoising
+from deepprism_jax.training.optimizer import make_optimizer, make_schedule
+from deepprism_jax.training.state import TrainState
+from deepprism_jax.training.trainer import Batch, Player, Trainer
+
+MEAN, STD = "latent_mean", "latent_std"
+"""Buffers of the U-Net: what latents are normalised by."""
+
+
+class LDMTrainer(Trainer):
+    """Initial state and training step of a U-Net.
+
+    Args:
+        config: the experiment.
+        mesh: its devices.
+        autoencoder: whose latents are diffused; None where pixels are, or where nothing
+            is to be computed.
+        certain: latents have no standard deviation.
+
+    Raises:
+        ValueError: the U-Net cannot be made, or does not take the latents.
+    """
+
+    main = "denoiser"
+    config: LDMConfig
+
+    def __init__(
+        self, config: LDMConfig, mesh: Mesh, autoencoder: Any = None, *, certain: bool
+    ):
+        self.config, self.mesh = config, mesh
+        self.autoencoder, self._certain = autoencoder, certain
+        self.moments: tuple[np.ndarray, np.ndarray] | None = None
+        """Mean and standard deviation of the latents by channel, once they are known;
+        not needed to go on from a checkpoint, which has them."""
+        self.model = nnx.eval_shape(lambda: make_unet(config, nnx.Rngs(0)))
+        self.model.check_latent(latent_shape(config))
+        self.network = Functional(self.model)
+        self.cuts = {
+            self.main: {
+                name: cuts.make_cut(self.network.shapes[name].shape, mesh)
+                for name in self.network.parameters
+            }
+        }
+        train = config.train
+        self.schedule = make_schedule(
+            config.optimizer, batch_size=train.batch_size, steps=train.steps
+        )
+        shapes = {name: self.network.shapes[name] for name in self.network.parameters}
+        optimizer = make_optimizer(config.optimizer, self.schedule, shapes)
+        self.players = {self.main: Player((self.main,), optimizer)}
+        noise = config.diffusion
+        self.objective = LatentDenoising(
+            self.network,
+            make_noise_schedule(noise.schedule, noise.times),
+            noise.target,
+            min_snr=noise.min_snr,
+            class_dropout=noise.class_dropout,
+            classes=config.model.classes,
+        )
+        self._gradients = Gradients(
+            self.objective,
+            mesh,
+            self.cuts,
+            accumulation=train.accumulation,
+            remat=train.remat,
+        )
+
+    def gradients(self, state: TrainState, batch: Batch, frozen: Any):
+        """Mean gradients over a batch; see `LatentDenoising`."""
+        return self._gradients(state, dict(batch), frozen)
+
+    def initial(self, key: jax.Array) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Parameters, and the moments of the latents as buffers."""
+        values = values_of(make_unet(self.config, nnx.Rngs(key)))
+        params = {name: values[name] for name in self.network.parameters}
+        buffers = {name: values[name] for name in self.network.buffers}
+        if self.moments is not None:
+            for name, moment in zip((MEAN, STD), self.moments, strict=True):
+                buffers[name] = jnp.asarray(moment)
+        return {self.main: params}, {"buffers": buffers}
+
+    def batch_shapes(self) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """Shapes and types of a batch, as the data have them."""
+        config, count = self.config, self.config.train.batch_size
+        found: dict[str, jax.ShapeDtypeStruct] = {}
+        if not config.autoencoder.path:
+            shape = (count, *config.data.image_size, config.data.channels)
+            found["image"] = jax.ShapeDtypeStruct(shape, jnp.uint8)
+        else:
+            names = ("mean",) if self._certain else ("mean", "std")
+            latents = jax.ShapeDtypeStruct((count, *latent_shape(config)), jnp.float16)
+            found |= dict.fromkeys(names, latents)
+        if config.model.classes:
+            found["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
+        return found
