@@ -1,4 +1,4 @@
-"""Samplers: from noise to an image, along a few times of a schedule, as one scan.
+"""Samplers: from noise to an image, along a few times of a schedule, as one loop.
 
 A sampler is a stepper: it takes x from one time to the next lower one, given a function
 that predicts image and noise. Times and coefficients are a table (`Path`), whose last
@@ -197,26 +197,42 @@ def sample(
 
     Noise is drawn from the key, or one key an image [B], and the number of the step.
     """
-    rows = Point(*(jnp.asarray(column) for column in path))
-    now = jax.tree.map(lambda column: column[:-1], rows)
-    next_ = jax.tree.map(lambda column: column[1:], rows)
-    numbers = jnp.arange(path.steps)
+    x, _ = advance(stepper, denoise, path, x, at_first(x), key, 0, path.steps)
+    return x
 
-    def body(carry, row):
+
+def at_first(x: jax.Array) -> Memory:
+    """Return what a stepper keeps before the first step."""
+    return Memory(jnp.zeros_like(x), jnp.float32(0.0))
+
+
+def advance(
+    stepper: Stepper,
+    denoise: Denoise,
+    path: Path,
+    x: jax.Array,
+    memory: Memory,
+    key: jax.Array,
+    start: int | jax.Array,
+    stop: int | jax.Array,
+) -> tuple[jax.Array, Memory]:
+    """Take the steps `start` ... `stop - 1` of a path, for `sample` in several calls.
+
+    Start and stop may be traced, so that one compiled program takes any of them.
+    """
+    rows = Point(*(jnp.asarray(column) for column in path))
+
+    def step(number, carry):
         x, memory = carry
-        number, now, next_ = row
-        x, memory = stepper(
+        return stepper(
             denoise,
-            now,
-            next_,
+            jax.tree.map(lambda column: column[number], rows),
+            jax.tree.map(lambda column: column[number + 1], rows),
             x,
             memory,
             fold_in(key, number),
             first=number == 0,
             last=number == path.steps - 1,
         )
-        return (x, memory), None
 
-    memory = Memory(jnp.zeros_like(x), jnp.float32(0.0))
-    (x, _), _ = lax.scan(body, (x, memory), (numbers, now, next_))
-    return x
+    return lax.fori_loop(start, stop, step, (x, memory))

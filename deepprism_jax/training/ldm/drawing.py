@@ -49,7 +49,7 @@ class Given(NamedTuple):
 
 
 def draw_latents(
-    network: Functional,
+    network: Functional[Any],
     values: Any,
     schedule: Schedule,
     *,
@@ -167,7 +167,8 @@ class Drawer:
         guidance: float = 1.0,
         strength: float = 1.0,
     ):
-        network, self._mesh = Functional(model), mesh
+        network: Functional[Any] = Functional(model)
+        self._mesh = mesh
         whole = path_of(schedule, times)
         self.steps = round(strength * whole.steps)
         """Steps that an image takes."""
@@ -256,7 +257,7 @@ class Decoder:
 
     def __init__(self, autoencoder: nnx.Module | None, mesh: Mesh):
         self._mesh, self._values = mesh, {}
-        network = None
+        network: Functional[Any] | None = None
         if autoencoder is not None:
             network = Functional(autoencoder)
             self._values = jax.device_put(values_of(autoencoder), replicated(mesh))

@@ -89,7 +89,7 @@ def test_latents_are_those_of_the_autoencoder_and_of_their_class(at_once):
     for label, mean in ((0, 1.0), (1, 5.0)):
         of_class = at_once[label::2]
         assert abs(of_class.mean() - mean) < 4 * 2 * STD / np.sqrt(of_class.size)
-        assert 0.5 < of_class.std() / (2 * STD) < 1.5
+        assert 0.3 < of_class.std() / (2 * STD) < 1.5  # steps are few
 
 
 def test_what_is_known_stays_and_nothing_changes_without_strength():
