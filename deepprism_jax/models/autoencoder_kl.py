@@ -1,8 +1,11 @@
 """The autoencoder with a Gaussian posterior, held near the standard normal by a KL."""
 
+import os
+
 from deepprism_jax.models.autoencoder import Autoencoder
 from deepprism_jax.models.posterior import DiagonalGaussian
 from deepprism_jax.typing import Image
+from deepprism_jax.weights.diffusers import from_diffusers
 
 
 class AutoencoderKL(Autoencoder):
@@ -17,6 +20,11 @@ class AutoencoderKL(Autoencoder):
     """
 
     moments = 2
+
+    @classmethod
+    def from_diffusers(cls, path: str | os.PathLike[str]) -> "AutoencoderKL":
+        """Load an autoencoder of latent-diffusion; see `weights.diffusers`."""
+        return from_diffusers(cls, path)
 
     def encode(self, x: Image) -> DiagonalGaussian:
         """Posterior of images [..., H, W, C] in [-1, 1], over [..., H/f, W/f, z]."""

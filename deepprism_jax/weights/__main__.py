@@ -1,4 +1,4 @@
-"""`python -m deepprism_jax.weights` gets pretrained networks for metrics and losses."""
+"""`python -m deepprism_jax.weights` brings networks that others have trained."""
 
 import contextlib
 import sys
@@ -11,12 +11,16 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColumn
 from rich.table import Table
 
-from deepprism_jax.weights import store
+from deepprism_jax.analysis.parameters import parameter_count
+from deepprism_jax.layers.functional import values_of
+from deepprism_jax.models import AutoencoderKL
+from deepprism_jax.weights import diffusers_config, store
 from deepprism_jax.weights.acquire import AcquireError, acquire
 from deepprism_jax.weights.download import Watch
 from deepprism_jax.weights.registry import REGISTRY, entry
 
 Names = tyro.conf.Positional[tuple[str, ...]]
+Place = tyro.conf.Positional[Path]
 
 
 def show() -> int:
@@ -89,6 +93,33 @@ def path(name: tyro.conf.Positional[str]) -> int:
     return 0
 
 
+def take(
+    folder: Annotated[Place, tyro.conf.arg(metavar="FOLDER")],
+    output: Annotated[Place, tyro.conf.arg(metavar="OUTPUT")],
+) -> int:
+    """Import an autoencoder of latent-diffusion or Stable Diffusion.
+
+    Args:
+        folder: `config.json` and `diffusion_pytorch_model.safetensors`, of diffusers.
+        output: directory to make, an export for `from_pretrained` and for training.
+    """
+    if output.exists():
+        return _refuse(f"{output} is there: choose another directory, or delete it")
+    try:
+        scaling = diffusers_config.describe(folder).scaling
+        model = AutoencoderKL.from_diffusers(folder)
+        model.save_pretrained(output)
+    except (OSError, ValueError) as error:
+        return _refuse(str(error))
+    count, z = parameter_count(values_of(model)), model.options["z_channels"]
+    pixels = f"{model.factor} x {model.factor} pixels"
+    print(f"{output}: {count:,} parameters, {z} numbers for every {pixels}")
+    if scaling:
+        told = ", ".join(f"{name} {value}" for name, value in scaling.items())
+        print(f"its makers' {told} is not applied: training measures its own")
+    return 0
+
+
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int], Watch]]:
     """Give out what draws a bar from the first byte on; without one, nothing."""
@@ -118,7 +149,7 @@ def _refuse(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 2 says that something could not be had."""
     return tyro.extras.subcommand_cli_from_dict(
-        {"list": show, "get": get, "path": path},
+        {"list": show, "get": get, "path": path, "import": take},
         prog="python -m deepprism_jax.weights",
         description=__doc__,
         args=arguments,

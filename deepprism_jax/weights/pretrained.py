@@ -208,6 +208,11 @@ def _read_description(path: AnyPath) -> dict[str, Any]:
             f"{path} has no {CONFIG}: give a directory that save_pretrained wrote, or "
             "a training work directory with a checkpoint"
         )
+    if "_class_name" in _config_keys(path):
+        raise ValueError(
+            f"{path} is of diffusers: run python -m deepprism_jax.weights import "
+            f"{path} OUTPUT, and give OUTPUT"
+        )
     try:
         description = json.loads((path / CONFIG).read_text())
         return {"class": description["class"], "options": description["options"]}
