@@ -165,4 +165,4 @@ def _table(classes: int, channels: int, rngs: nnx.Rngs) -> nnx.Param | None:
 
 def _rows(table: nnx.Param, labels: Int[Array, " b"]) -> jax.Array:
     """Vectors of the labels; the one past the last is no class, and zero."""
-    return table[...].at[labels].get(mode="fill", fill_value=0.0)
+    return jnp.take(table[...], labels, axis=0, mode="fill", fill_value=0.0)
