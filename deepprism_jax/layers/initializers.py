@@ -30,6 +30,7 @@ fields. The energy is then a mean over F directions too, and its spread
 """
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -39,6 +40,7 @@ from deepprism_jax.ops import ChannelPadding
 _NOISE = 0.0015
 
 
+@partial(jax.jit, static_argnames=("shape", "channel_padding", "depth"))
 def prism_kernel(
     key: jax.Array,
     shape: tuple[int, int, int, int, int],
