@@ -3,7 +3,7 @@
 What `sample.py` does with a drawing is the same for every kind of model.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,8 @@ class Drawing:
         lines: told to the user before the work begins.
         facts: what `samples.json` says of them.
         pictures: images that are written beside them, by name: what went in.
+        labels: class of each image, -1 for none; () where there are no classes.
+        rows: name of the row of the grid that each image belongs to; () for no rows.
         work: how much there is to do, in any unit.
         images: draws them, in order; to be called once.
     """
@@ -34,3 +36,5 @@ class Drawing:
     work: int
     images: Callable[[Advance], Iterator[Pixels]]
     pictures: Mapping[str, Pixels] = field(default_factory=dict)
+    labels: Sequence[int] = ()
+    rows: Sequence[str] = ()

@@ -2,6 +2,7 @@
 
 FOLDER/0000.png ...     one image each, named by its seed
        grid.png         all side by side
+       samples.npz      all as one array, on request
        samples.json     what drew them; written last
 """
 
@@ -22,7 +23,7 @@ from deepprism_jax.training.grids import save_grid
 
 DRAWN = "drawn"
 """Folder in a work directory for what is drawn of its models."""
-GRID, RECORD = "grid.png", "samples.json"
+GRID, RECORD, ARRAYS = "grid.png", "samples.json", "samples.npz"
 
 GRID_PIXELS = 16_000_000
 """Images are shrunk for a grid that would have more."""
@@ -90,14 +91,51 @@ def columns_of(count: int, size: tuple[int, int]) -> int:
     return min(max(round(math.sqrt(count * height / width)), 1), count)
 
 
-def write_grid(folder: Path, images: Sequence[Pixels]) -> None:
-    """Write images of one size row by row into `grid.png`, the last row filled up."""
+def save_arrays(
+    path: Path, images: Sequence[Pixels], seeds: np.ndarray, labels: Sequence[int]
+) -> None:
+    """Write `samples.npz` into a folder: `images`, `seeds` and, if any, `labels`.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    arrays: dict[str, Any] = {"images": np.stack(images), "seeds": seeds}
+    if labels:
+        arrays["labels"] = np.asarray(labels)
+    with replacing(path / ARRAYS) as part, part.open("wb") as file:
+        np.savez(file, **arrays)
+
+
+def write_grid(
+    folder: Path, images: Sequence[Pixels], rows: Sequence[str] = ()
+) -> None:
+    """Write images of one size into `grid.png`, rows filled up with white.
+
+    Args:
+        folder: where to.
+        images: in order.
+        rows: name of the row that each belongs to; without names they follow one
+            another row by row.
+    """
+    if len(set(rows)) > 1:
+        named: dict[str, list[Pixels]] = {}
+        for name, image in zip(rows, images, strict=True):
+            named.setdefault(name, []).append(image)
+        longest = max(map(len, named.values()))
+        blank = np.full_like(images[0], 255)
+        filled_rows = {
+            name: np.stack([*row, *[blank] * (longest - len(row))])
+            for name, row in named.items()
+        }
+        with replacing(folder / GRID) as part:
+            save_grid(part, filled_rows)
+        return
     columns = columns_of(len(images), images[0].shape[:2])
     missing = -len(images) % columns
     filled = [*images, *[np.full_like(images[0], 255)] * missing]
-    rows = {
+    lines = {
         str(start): np.stack(filled[start : start + columns])
         for start in range(0, len(filled), columns)
     }
     with replacing(folder / GRID) as part:
-        save_grid(part, rows, captions=False)
+        save_grid(part, lines, captions=False)

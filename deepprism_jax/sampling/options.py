@@ -6,6 +6,8 @@ from typing import Annotated
 
 import tyro
 
+from deepprism_jax.diffusion.samplers import SamplerName
+
 Boxes = Annotated[
     tyro.conf.UseAppendAction[tuple[tuple[int, ...], ...]],
     tyro.conf.arg(metavar="Y X [H W]"),
@@ -30,12 +32,26 @@ class Options:
     """Height and width of the drawn images, as multiples of the training image's."""
     from_scale: int | None = None
     """First scale that is drawn, 0 the coarsest; what is coarser is kept as it is."""
+    sampler: SamplerName = "ddim"
+    """How latents are drawn: of the same quality, `dpmpp_2m` takes the fewest steps."""
+    steps: int | None = None
+    """Steps of the sampler; left out, ddim takes 50, ddpm 250, the others 25."""
+    eta: float = 0.0
+    """Noise that `--sampler ddim` draws anew in each step, 0 to 1, which is ddpm."""
+    guidance: float = 1.0
+    """How far towards the class; 1 is what was learned, above it is exaggerated."""
+    classes: tuple[str, ...] = ()
+    """Classes to draw, by name or number, seed by seed in turn; left out, all."""
+    size: Annotated[tuple[int, int] | None, tyro.conf.arg(metavar="H W")] = None
+    """Height and width of what is drawn of latents; left out, as in training."""
     input: Path | None = None
-    """Image to draw anew in the style of the training image, instead of from noise."""
+    """Image to draw anew, as what was learned looks, instead of drawing from noise."""
     mask: Path | None = None
-    """White where `--input` may change: what was pasted there takes on the style."""
+    """White where `--input` may change; what is black stays."""
     strength: float | None = None
-    """Noise on `--input`, as a share of all times; left out, 0.15, with a mask 0.05."""
+    """Noise on `--input`, as a share of all times; left out, what suits the model."""
+    repeats: int | None = None
+    """Times that each step of latents is taken with `--mask`; left out, 4."""
     match_histogram: bool = True
     """Give `--input` the training image's colours first; never done with a mask."""
     roi: Annotated[tuple[int, ...], tyro.conf.arg(metavar="Y X H W")] = ()
@@ -50,5 +66,7 @@ class Options:
     """Images drawn at once on every device; 0 chooses by their size."""
     grid: bool = True
     """Put all images side by side in grid.png too."""
+    npz: bool = False
+    """Put all images into samples.npz too, with their seeds and classes."""
     output: Path | None = None
     """Directory to make for the images; left out, the next WORKDIR/drawn/NUMBER."""

@@ -7,8 +7,29 @@ from jaxtyping import UInt8
 from PIL import Image
 from skimage.exposure import match_histograms
 
+from deepprism_jax.data.images import decode_whole
+from deepprism_jax.diffusion.pyramid import Size
+from deepprism_jax.sampling.options import Options
+from deepprism_jax.training.preflight import refusing
+
 Pixels = UInt8[np.ndarray, "_ _ _"]
 """An image, height, width and channels; each of its own size."""
+
+
+def read_given(options: Options, channels: int) -> dict[str, Pixels]:
+    """Read the images that options name, `input` and `mask`.
+
+    Raises:
+        PreflightError: one is no image.
+    """
+    files = (("input", options.input, channels), ("mask", options.mask, 1))
+    with refusing():
+        return {name: decode_whole(path, depth) for name, path, depth in files if path}
+
+
+def size_of(image: Pixels | None) -> Size | None:
+    """Return height and width of an image, where there is one."""
+    return None if image is None else (image.shape[0], image.shape[1])
 
 
 def conversion(path: str | Path, channels: int) -> str:

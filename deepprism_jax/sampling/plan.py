@@ -19,6 +19,7 @@ from PIL import Image
 from deepprism_jax.diffusion.guides import Box, check_box
 from deepprism_jax.diffusion.multiscale import output_sizes, sizes_ending_in
 from deepprism_jax.diffusion.pyramid import Size, size_within
+from deepprism_jax.sampling.asked import common, sizes_of_given
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.training.preflight import PreflightError
 
@@ -32,8 +33,6 @@ is drawn with both edges in sight."""
 
 MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Of more, Pillow and what is built on it take an image for an attack."""
-
-LAST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True)
@@ -80,14 +79,11 @@ def make_plan(
     if first is None:
         first = len(sizes) - 1 if mode in ("style", "harmonise") else 0
     problems = [
+        *common(options),
         *_numbers(options, len(sizes), times),
         *_combinations(options, first, len(sizes)),
+        *sizes_of_given(input_size, mask_size),
     ]
-    if mask_size and input_size and mask_size != input_size:
-        problems.append(
-            f"--mask is {by(mask_size)} and --input {by(input_size)}: draw the mask "
-            "on an image of that size"
-        )
     if problems:
         raise PreflightError(*problems)
     drawn = output_sizes(sizes, options.scale_mul)
@@ -146,13 +142,6 @@ def _fitting(size: Size, model: Size) -> Size:
 
 def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:
     """What is wrong with numbers by themselves."""
-    if options.count < 1:
-        yield f"--count {options.count} must be at least 1"
-    last = options.seed + options.count - 1
-    if not 0 <= options.seed <= last <= LAST_SEED and options.count >= 1:
-        yield f"--seed {options.seed}: seeds must lie in 0 ... {LAST_SEED}"
-    if options.batch < 0:
-        yield f"--batch {options.batch} must be at least 1, or 0 to choose"
     if not all(0 < multiple < math.inf for multiple in options.scale_mul):
         yield f"--scale-mul {_words(options.scale_mul)} must be two numbers above 0"
     if options.from_scale is not None and not 0 <= options.from_scale < scales:
@@ -160,8 +149,6 @@ def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:
             f"--from-scale {options.from_scale} does not exist: the model has scales "
             f"0 ... {scales - 1}, 0 the coarsest"
         )
-    if options.strength is not None and not 0 < options.strength <= 1:
-        yield f"--strength {options.strength} must lie above 0 and at most at 1"
     if not 0 <= options.omega <= 1:
         yield f"--omega {options.omega} must lie in 0 ... 1"
     if options.times and len(options.times) != scales - 1:
@@ -180,9 +167,6 @@ def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:
 
 def _combinations(options: Options, first: int, scales: int) -> Iterator[str]:
     """Options that need others, or exclude them."""
-    for name, value in (("mask", options.mask), ("strength", options.strength)):
-        if value is not None and not options.input:
-            yield f"--{name} is for an image of yours: give --input too"
     if bool(options.roi) != bool(options.roi_to):
         have, lack = ("roi", "roi-to") if options.roi else ("roi-to", "roi")
         yield f"--{have} needs --{lack}: what of the training image goes where"

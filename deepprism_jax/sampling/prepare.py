@@ -8,16 +8,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from deepprism_jax.data.images import decode_whole, resized
+from deepprism_jax.data.images import resized
 from deepprism_jax.diffusion.guides import Box, feathered, region_guide
 from deepprism_jax.diffusion.multiscale import GuideOfScale
-from deepprism_jax.diffusion.pyramid import Size
 from deepprism_jax.ops import to_float
 from deepprism_jax.sampling.drawing import Advance, Drawing
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.pictures import (
     Pixels,
     conversion,
+    read_given,
+    size_of,
     with_colours_of,
 )
 from deepprism_jax.sampling.plan import Plan, as_box, by, make_plan
@@ -105,22 +106,6 @@ def make_drawing(options: Options, model: Model) -> Drawing:
         images=images,
         pictures=material.pictures,
     )
-
-
-def read_given(options: Options, channels: int) -> dict[str, Pixels]:
-    """Read the images that options name, `input` and `mask`.
-
-    Raises:
-        PreflightError: one is no image.
-    """
-    files = (("input", options.input, channels), ("mask", options.mask, 1))
-    with refusing():
-        return {name: decode_whole(path, depth) for name, path, depth in files if path}
-
-
-def size_of(image: Pixels | None) -> Size | None:
-    """Return height and width of an image, where there is one."""
-    return None if image is None else (image.shape[0], image.shape[1])
 
 
 def make_material(

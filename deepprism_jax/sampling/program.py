@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from deepprism_jax.evaluation.setup import FailedError, use_cores
 from deepprism_jax.sampling import folder
+from deepprism_jax.sampling.asked import foreign
 from deepprism_jax.sampling.drawing import Advance, Drawing
+from deepprism_jax.sampling.latent_drawing import prepare_latent
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.prepare import prepare
 from deepprism_jax.sampling.runs import Run, open_run
@@ -23,7 +26,10 @@ from deepprism_jax.training.compilation import keep_programs
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
 from deepprism_jax.version import code_version
 
-PREPARE: dict[str, Callable[[Options, Run], Drawing]] = {"sinddm": prepare}
+PREPARE: dict[str, Callable[[Options, Run], Drawing]] = {
+    "sinddm": prepare,
+    "ldm": prepare_latent,
+}
 """By the kind of run, what makes a drawing of options and a run."""
 
 
@@ -47,6 +53,8 @@ def main(options: Options) -> None:
         run = open_run(options.run, PREPARE)
         if options.output:
             folder.check_folder(options.output)
+    if problems := tuple(foreign(options, run.kind)):
+        raise PreflightError(*problems)
     drawing = PREPARE[run.kind](options, run)
     with refusing():
         if options.output:
@@ -74,7 +82,7 @@ def write(drawing: Drawing, where: Path, options: Options, run: Run) -> None:
         FailedError: the images cannot be drawn or written; those before are there.
     """
     began = time.perf_counter()
-    small = []
+    small, whole = [], []
     try:
         for name, pixels in drawing.pictures.items():
             folder.save_image(where / name, pixels)
@@ -84,9 +92,14 @@ def write(drawing: Drawing, where: Path, options: Options, run: Run) -> None:
                     where / folder.name_of(drawing.first + number), pixels
                 )
                 small.append(folder.thumbnail(pixels, drawing.count))
+                if options.npz:
+                    whole.append(pixels)
         seconds = time.perf_counter() - began
         if options.grid:
-            folder.write_grid(where, small)
+            folder.write_grid(where, small, drawing.rows)
+        if options.npz:
+            seeds = np.arange(drawing.first, drawing.first + drawing.count)
+            folder.save_arrays(where, whole, seeds, drawing.labels)
         folder.save_record(where, record(drawing, options, run, seconds))
     except OSError as error:
         raise FailedError(str(error)) from error

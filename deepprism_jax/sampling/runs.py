@@ -1,14 +1,18 @@
 """A run to draw from: what kind of model it trained, and which checkpoint is meant."""
 
+import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.systems import name_of
 from deepprism_jax.training.workdir import read_config
 from deepprism_jax.weights.items import steps
 from deepprism_jax.weights.pretrained import CHECKPOINTS, ORBAX, WEIGHTS, checkpoint_at
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,8 @@ def open_run(path: Path, kinds: Collection[str]) -> Run:
         )
     if (workdir / WEIGHTS).is_file() or (workdir / ORBAX).is_dir():
         raise ValueError(
-            f"{workdir} is an exported model, which does not hold its training image; "
-            "give the work directory of its run"
+            f"{workdir} is an exported model, which does not hold its training image "
+            "or autoencoder; give the work directory of its run"
         )
     config = read_config(workdir)
     kind = name_of(config)
@@ -65,3 +69,16 @@ def open_run(path: Path, kinds: Collection[str]) -> Run:
         )
     where = None if chosen is None else Path(str(chosen))
     return Run(workdir, kind, config, where)
+
+
+def checkpoint_of(run: Run) -> Path:
+    """Return the checkpoint that is meant, or the newest that can be read.
+
+    Raises:
+        FileNotFoundError: none can be read.
+    """
+    if run.checkpoint is not None:
+        return run.checkpoint
+    checkpoints = Checkpoints(run.workdir / CHECKPOINTS, keep=1, say=log.warning)
+    step, _ = checkpoints.restore({"config": None})
+    return run.workdir / CHECKPOINTS / str(step)

@@ -49,7 +49,13 @@ class Model:
     """What the network predicts."""
 
 
-def per_device(batch: int, size: tuple[int, int], count: int, devices: int) -> int:
+def per_device(
+    batch: int,
+    size: tuple[int, int],
+    count: int,
+    devices: int,
+    at_once: int = PIXELS_AT_ONCE,
+) -> int:
     """Return how many images of (height, width) every device draws at once.
 
     Args:
@@ -57,8 +63,9 @@ def per_device(batch: int, size: tuple[int, int], count: int, devices: int) -> i
         size: of the images.
         count: how many images there are.
         devices: that share them.
+        at_once: pixels that a device has room for.
     """
-    most = batch or max(PIXELS_AT_ONCE // math.prod(size), 1)
+    most = batch or max(at_once // math.prod(size), 1)
     return min(most, math.ceil(count / devices))
 
 

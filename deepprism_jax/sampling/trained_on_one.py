@@ -1,18 +1,13 @@
 """The model of one image, from the work directory of a run that trained one or many."""
 
 import difflib
-import logging
 
 from deepprism_jax.data.images import decode_whole
 from deepprism_jax.models.sinddm import SinDDM
-from deepprism_jax.sampling.runs import Run
+from deepprism_jax.sampling.runs import Run, checkpoint_of
 from deepprism_jax.sampling.single_image import Model
-from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.system import IMAGES
-from deepprism_jax.weights.pretrained import CHECKPOINTS
-
-log = logging.getLogger(__name__)
 
 
 def load_model(run: Run, image: str) -> Model:
@@ -29,11 +24,7 @@ def load_model(run: Run, image: str) -> Model:
     """
     files = {path.stem: path for path in sorted((run.workdir / IMAGES).glob("*.png"))}
     name = choose(image, list(files))
-    where = run.checkpoint
-    if where is None:
-        checkpoints = Checkpoints(run.workdir / CHECKPOINTS, keep=1, say=log.warning)
-        step, _ = checkpoints.restore({"config": None})
-        where = run.workdir / CHECKPOINTS / str(step)
+    where = checkpoint_of(run)
     network = SinDDM.from_pretrained(where, model=name)
     pixels = decode_whole(files[name], run.config.data.channels)
     pyramid, process = make_process(run.config, pixels)

@@ -31,6 +31,7 @@ from deepprism_jax.diffusion.samplers import (
 )
 from deepprism_jax.diffusion.schedules import Schedule
 from deepprism_jax.layers.functional import Functional, values_of
+from deepprism_jax.models import AutoencoderVQ
 from deepprism_jax.ops import to_uint8
 from deepprism_jax.training.sharding import replicated, split_batch, spread
 
@@ -262,8 +263,13 @@ class Decoder:
             network = Functional(autoencoder)
             self._values = jax.device_put(values_of(autoencoder), replicated(mesh))
 
-        def images(values: Any, latents: jax.Array) -> tuple[jax.Array, jax.Array]:
-            x = latents if network is None else network.bind(values).decode(latents)
+        def images(values: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+            if network is not None:
+                model = network.bind(values)
+                if isinstance(model, AutoencoderVQ):
+                    # Those that are diffused are not yet rounded to codes.
+                    x = jnp.where(jnp.isfinite(x), model.codebook.quantize(x).codes, x)
+                x = model.decode(x)
             return to_uint8(x), jnp.isfinite(x).all((1, 2, 3))
 
         self._images = jax.jit(spread(mesh, images))

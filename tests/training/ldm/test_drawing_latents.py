@@ -6,41 +6,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from exact_denoiser import SCHEDULE, STD, Blobs
 from flax import nnx
 
-from deepprism_jax.diffusion import schedules
 from deepprism_jax.diffusion.samplers import make_stepper, spaced
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training.ldm.drawing import Decoder, Drawer, Given, draw_latents
 from deepprism_jax.training.sharding import make_mesh
 
-SCHEDULE = schedules.cosine(100)
 TIMES = spaced(100, 5)
 SIZE = (2, 3)
-STD = 0.2
-
-
-class Blobs(nnx.Module):
-    """Predicts v of N(mean of the class, STD^2), exactly; compiles at once."""
-
-    def __init__(self, classes=2):
-        self.options = nnx.static({"channels": 1, "classes": classes})
-        self.means = nnx.Param(jnp.array([-1.0, 1.0, 0.0]))
-
-    def normalize(self, z):
-        return (z - 3.0) / 2.0
-
-    def denormalize(self, x):
-        return 2.0 * x + 3.0
-
-    def __call__(self, x, t, labels=None):
-        alpha, sigma = SCHEDULE.at(t, x.ndim)
-        if labels is None:
-            labels = jnp.full(len(x), 2)
-        mean = self.means[...][labels].reshape(-1, 1, 1, 1)
-        x0 = alpha * STD**2 * (x - alpha * mean) / (alpha**2 * STD**2 + sigma**2)
-        return (alpha * x - mean - x0) / sigma
-
 
 MODEL = Blobs()
 OPTIONS = {"target": "v", "stepper": make_stepper("ddpm"), "times": TIMES}
