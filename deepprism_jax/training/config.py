@@ -20,6 +20,8 @@ class ModelConfig:
     """Kind of every hidden convolution; the dial between DeepPrism and the baseline."""
     width: int = 256
     """Channels C of every hidden layer."""
+    multipliers: tuple[int, ...] = ()
+    """Factors of `width`, one a level from the images on; empty is 1 everywhere."""
     fields: int = 1
     """Fields F of `deepprism`: 1 is the paper's; between 1 and C it nears `dense`."""
     groups: int = 32

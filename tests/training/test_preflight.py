@@ -241,6 +241,10 @@ def test_a_mistake_in_the_program_is_not_a_refusal():
             "mesh.channel=2 cannot cut model.conv=low_rank; choose one of deepprism",
         ),
         (
+            {"mesh__channel": 2, "model__multipliers": (1, 1, 2)},
+            "mesh.channel=2 cannot cut model.conv=deepprism where widths differ by",
+        ),
+        (
             {"mesh__channel": 8, "data__image_size": (12, 12)},
             "mesh.channel=8 must divide the 3x3 positions of the latent",
         ),

@@ -3,10 +3,12 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from flax import nnx
 
 from deepprism_jax.losses import PerceptualDistance
 from deepprism_jax.models.feature_networks import SQUEEZENET
 from deepprism_jax.training.autoencoder import trainer
+from deepprism_jax.training.autoencoder.networks import make_autoencoder
 from deepprism_jax.training.config import (
     Config,
     DataConfig,
@@ -79,3 +81,9 @@ def test_options_of_the_discriminator_reach_it(conv, option, fitting):
         return sum(x.size for x in critic.shapes.values())
 
     assert parameters(fitting) != parameters(1)
+
+
+def test_widths_of_the_levels_reach_the_autoencoder():
+    config = Config(model=ModelConfig(width=32, multipliers=(1, 2, 1)))
+    model = nnx.eval_shape(lambda: make_autoencoder(config, nnx.Rngs(0)))
+    assert model.options["multipliers"] == (1, 2, 1)

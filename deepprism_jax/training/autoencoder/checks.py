@@ -159,6 +159,14 @@ def _channels(config: Config, parts: int, devices: int) -> Iterator[str]:
             f"{', '.join(_CUT_KINDS)}, or --mesh.channel 1"
         )
         return
+    if model.conv == "deepprism" and len(set(model.multipliers)) > 1:
+        # A map twice as wide is one of two fields, and they would be cut as one.
+        yield (
+            f"{asked} cannot cut model.conv=deepprism where widths differ by level "
+            f"(model.multipliers={model.multipliers}); choose --model.conv dense, or "
+            "--mesh.channel 1"
+        )
+        return
     fields = model.fields if model.conv == "deepprism" else 1
     cut = fields * parts
     for name, number in (("width", model.width), ("norm_groups", model.norm_groups)):

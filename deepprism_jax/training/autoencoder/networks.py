@@ -32,6 +32,7 @@ def make_autoencoder(config: Config, rngs: nnx.Rngs) -> AutoencoderKL | Autoenco
     options = {
         "image_channels": config.data.channels,
         "width": model.width,
+        "multipliers": model.multipliers,
         "conv": model.conv,
         "fields": model.fields,
         "groups": model.groups,
