@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import math
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,9 @@ from deepprism_jax.weights.pretrained import save_pretrained
 
 DONE, FAILED = 0, 1
 """Exit codes; a run that a signal stops ends with 128 + its number."""
+
+SAY_EVERY = 20.0
+"""Seconds between lines on what is done before the first step."""
 
 IN_FLIGHT = 2
 """Steps given to the device and not finished; more would only pile up batches."""
@@ -61,6 +65,8 @@ class Loop:
     scored: tuple[int, float] = (-1, -math.inf)
     """Step of the last evaluation, and its score that is ranked by."""
     meter: Meter = field(default_factory=Meter)
+    said: float = field(default_factory=time.monotonic)
+    """When a line was last written for people."""
 
     def run(self, state: TrainState) -> TrainState:
         """Train until the last step, or until a signal, and return the state."""
@@ -197,12 +203,15 @@ class Loop:
             StoppedError: one has.
         """
         self.watchdog.begin(what, number)
+        if time.monotonic() - self.said > SAY_EVERY:
+            self.say(f"{what} {number:,}")
         if self.stop.agreed():
             self.say(f"stopped by a signal at the {what} {number}")
             raise StoppedError
 
     def say(self, message: str) -> None:
         """Write one line for people."""
+        self.said = time.monotonic()
         self.writers.text(self.step, message)
 
     def _due(self, every: int) -> bool:

@@ -56,6 +56,9 @@ def _shares(config: LDMConfig) -> Iterator[str]:
     ):
         if not 0 <= share < 1:
             yield f"{name}={share} must lie in [0, 1)"
+    if not config.optimizer.time_ratio > 0:
+        ratio = config.optimizer.time_ratio
+        yield f"optimizer.time_ratio={ratio} must be a number above 0"
     if config.train.keep_best > 0:
         yield (
             f"train.keep_best={config.train.keep_best}: the loss of a denoiser does "

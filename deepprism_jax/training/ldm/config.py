@@ -92,6 +92,14 @@ class DenoisingConfig:
 
 
 @dataclass(frozen=True)
+class LDMOptimizerConfig(OptimizerConfig):
+    """Optimizer of the denoiser."""
+
+    time_ratio: float = 1.0
+    """Learning rate of the layers of time and class, as a ratio of the others'."""
+
+
+@dataclass(frozen=True)
 class LDMConfig:
     """One experiment."""
 
@@ -99,6 +107,6 @@ class LDMConfig:
     autoencoder: AutoencoderConfig = field(default_factory=AutoencoderConfig)
     data: LatentDataConfig = field(default_factory=LatentDataConfig)
     diffusion: DenoisingConfig = field(default_factory=DenoisingConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    optimizer: LDMOptimizerConfig = field(default_factory=LDMOptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)

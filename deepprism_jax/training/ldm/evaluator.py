@@ -7,18 +7,31 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
+from deepprism_jax.diffusion.samplers import make_stepper, spaced
+from deepprism_jax.training.grids import image_grid
+from deepprism_jax.training.ldm.drawing import Decoder, Drawer
 from deepprism_jax.training.ldm.latents import HeldOut
+from deepprism_jax.training.ldm.networks import latent_shape
 from deepprism_jax.training.ldm.trainer import LDMTrainer
 from deepprism_jax.training.sharding import (
     batch_parts,
     data_part,
+    make_mesh,
     replicated,
     spread,
 )
 
 QUARTERS = 4
 """Parts of the times, of which each has its error."""
+
+ROWS, COLUMNS = 10, 8
+"""Classes that are shown, and samples of each."""
+STEPS = 25
+"""Steps of the sampler."""
+SIDE = 64
+"""Small images are enlarged in the picture to at least about this many pixels."""
 
 _SEED = 20_211_220
 
@@ -59,9 +72,57 @@ class LDMEvaluator:
         return {"loss": float(total[:, 0].sum() / total[:, 1].sum()), **scores}
 
     def pictures(self, values: Any) -> dict[str, np.ndarray]:
-        """Return a few samples of each class, uint8 [H, W, 3]."""
-        del values
-        return {}
+        """Return a few samples of each of the first classes, uint8 [H, W, 3].
+
+        From the same noise each time, by DDIM. Every process draws them by itself.
+        """
+        values = self._trainer.gathered(values)
+        classes = self._held_out.classes[:ROWS] or ("samples",)
+        count = len(classes) * COLUMNS
+        height, width, _ = latent_shape(self._trainer.config)
+
+        def advanced(steps: int) -> None:
+            self._interrupted("the samples")
+
+        devices = self._mesh.size
+        places = np.arange(-(-count // devices) * devices) % count
+        labelled = bool(self._held_out.classes)
+        latents = self._drawer.draw(
+            values,
+            places,
+            places // COLUMNS if labelled else None,
+            (height, width),
+            advanced=advanced,
+        )
+        images, _ = self._decoder.decode(np.asarray(latents), COLUMNS)
+        rows = images[:count].reshape(len(classes), COLUMNS, *images.shape[1:])
+        grid = image_grid(
+            dict(zip(classes, rows, strict=True)),
+            scale=max(1, SIDE // images.shape[1]),
+            captions=labelled,
+        )
+        return {"samples": grid}
+
+    @cached_property
+    def _mesh(self) -> Mesh:
+        return make_mesh(jax.local_devices())
+
+    @cached_property
+    def _drawer(self) -> Drawer:
+        objective = self._trainer.objective
+        times = spaced(objective.schedule.steps, min(STEPS, objective.schedule.steps))
+        return Drawer(
+            self._trainer.model,
+            objective.schedule,
+            self._mesh,
+            target=objective.target,
+            stepper=make_stepper("ddim"),
+            times=times,
+        )
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self._trainer.autoencoder, self._mesh)
 
     def _batches(self) -> Iterator[Mapping[str, np.ndarray]]:
         """Held-out latents as batches with `mask` and `index`, of this process."""

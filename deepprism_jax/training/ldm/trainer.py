@@ -1,11 +1,12 @@
 """A denoiser of latents as a training step on a mesh."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax.sharding import Mesh
 
@@ -63,7 +64,10 @@ class LDMTrainer(Trainer):
             config.optimizer, batch_size=train.batch_size, steps=train.steps
         )
         shapes = {name: self.network.shapes[name] for name in self.network.parameters}
-        optimizer = make_optimizer(config.optimizer, self.schedule, shapes)
+        optimizer = optax.chain(
+            make_optimizer(config.optimizer, self.schedule, shapes),
+            slower(is_of_time, config.optimizer.time_ratio),
+        )
         self.players = {self.main: Player((self.main,), optimizer)}
         noise = config.diffusion
         self.objective = LatentDenoising(
@@ -110,3 +114,18 @@ class LDMTrainer(Trainer):
         if config.model.classes:
             found["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
         return found
+
+
+def is_of_time(name: str) -> bool:
+    """Say whether a parameter of the U-Net is of the layers of time and class."""
+    return "condition" in name.split(".")
+
+
+def slower(which: Callable[[str], bool], ratio: float) -> optax.GradientTransformation:
+    """Scale the moves of some parameters, by name: a learning rate of their own."""
+
+    def scale(moves: Any, params: Any) -> Any:
+        del params
+        return {name: x * ratio if which(name) else x for name, x in moves.items()}
+
+    return optax.stateless(scale)
