@@ -26,6 +26,17 @@ _KINDS = {
 }
 
 
+_OF_TIME = {"embedding", "condition", "condition1", "condition2"}
+
+
+def is_of_time(name: str) -> bool:
+    """Say whether a parameter of a denoiser reads its time, scale or class.
+
+    What such layers weigh has nothing to do with the image; they are counted apart.
+    """
+    return not _OF_TIME.isdisjoint(name.split("."))
+
+
 class LayerCount(NamedTuple):
     """The layers of one kind in one network."""
 
@@ -57,6 +68,7 @@ def count_layers(networks: Mapping[str, Shapes]) -> list[LayerCount]:
         for name, leaf in shapes.items():
             owner = _owner(name)
             kind = _kind(name, shapes) if _tells(name) else owners.get(owner, "other")
+            kind = "of time and class" if is_of_time(name) else kind
             key = (_NETWORK.get(name.split(".")[0], network), kind)
             layers, numbers = counts.get(key, (0, 0))
             layers += (owner, kind) not in seen

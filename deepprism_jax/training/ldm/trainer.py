@@ -10,6 +10,7 @@ import optax
 from flax import nnx
 from jax.sharding import Mesh
 
+from deepprism_jax.analysis.parameters import is_of_time
 from deepprism_jax.diffusion.schedules import make_schedule as make_noise_schedule
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training import cuts
@@ -114,11 +115,6 @@ class LDMTrainer(Trainer):
         if config.model.classes:
             found["label"] = jax.ShapeDtypeStruct((count,), jnp.int32)
         return found
-
-
-def is_of_time(name: str) -> bool:
-    """Say whether a parameter of the U-Net is of the layers of time and class."""
-    return "condition" in name.split(".")
 
 
 def slower(which: Callable[[str], bool], ratio: float) -> optax.GradientTransformation:

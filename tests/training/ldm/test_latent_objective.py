@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from deepprism_jax.analysis.parameters import is_of_time
 from deepprism_jax.diffusion.prediction import target_of
 from deepprism_jax.diffusion.schedules import cosine, linear
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training.ldm.objective import LatentDenoising, min_snr_weight
-from deepprism_jax.training.ldm.trainer import is_of_time, slower
+from deepprism_jax.training.ldm.trainer import slower
 
 
 class Constant(nnx.Module):
