@@ -29,26 +29,19 @@ def drawn(model, **options):
     return drawing, images.astype(int)
 
 
-def test_an_image_depends_on_its_seed_and_classes_alone(model):
-    options = {"steps": 4, "sampler": "ddpm", "guidance": 1.5}
-    drawing, images = drawn(model, count=6, **options)
-    assert images.shape == (6, 4, 8, 3)
-    assert drawing.labels == [0, 1] * 3
-    assert drawing.rows == ["dark", "light"] * 3
+def test_images_are_of_their_classes_and_of_any_size(model):
+    options = {"steps": 4, "sampler": "ddpm", "guidance": 1.5, "size": (4, 12)}
+    drawing, images = drawn(model, count=5, seed=2, batch=1, **options)
+    assert images.shape == (5, 4, 12, 3)
+    assert drawing.labels == [0, 1, 0, 1, 0]
+    assert drawing.rows == ["dark", "light", "dark", "light", "dark"]
     assert (images[::2] < 100).all()
     assert (images[1::2] > 155).all()
-    _, alone = drawn(model, count=1, seed=3, batch=1, **options)
-    # Sums of floats in another order may round to the next level.
-    np.testing.assert_allclose(alone[0], images[3], atol=1)
-    light, _ = drawn(model, count=2, classes=("light",), **options)
-    assert light.labels == [1, 1]
-    assert "6 images of 4x8, from noise, 4 steps of ddpm, guid" in drawing.lines[0]
+    assert len(np.unique(images, axis=0)) == 5
+    assert "5 images of 4x12, from noise, 4 steps of ddpm, guid" in drawing.lines[0]
     assert drawing.lines[1] == "classes in turn: dark, light"
-
-
-def test_a_model_may_draw_larger_images(model):
-    _, images = drawn(model, count=1, size=(8, 12), steps=2)
-    assert images.shape == (1, 8, 12, 3)
+    later = make_latent_drawing(Options(seed=3, count=2, **options), model)
+    assert later.labels == drawing.labels[1:3]
 
 
 @pytest.fixture
@@ -76,16 +69,12 @@ def test_what_the_mask_leaves_stays_to_the_last_bit(model, given):
         )
 
 
-def test_the_less_noise_the_nearer_to_the_input(model, given):
-    far = []
-    for strength in (0.1, 0.9):
-        options = {"input": given / "i.png", "strength": strength, "steps": 10}
-        drawing, images = drawn(model, count=2, **options)
-        means = drawing.pictures["input.png"].reshape(2, 2, 4, 2, 3).mean((1, 3))
-        there = images[:, ::2, ::2]
-        far.append(np.abs(there - means).mean())
-    assert far[0] < far[1] / 2
-    assert "the last 9 of 10 steps of ddim" in drawing.lines[0]
+def test_little_noise_leaves_the_input(model, given):
+    options = {"input": given / "i.png", "strength": 0.1, "steps": 10}
+    drawing, images = drawn(model, count=2, **options)
+    means = drawing.pictures["input.png"].reshape(2, 2, 4, 2, 3).mean((1, 3))
+    assert np.abs(images[:, ::2, ::2] - means).mean() < 30
+    assert "the last 1 of 10 steps of ddim" in drawing.lines[0]
 
 
 def test_what_is_no_number_is_no_image(model):

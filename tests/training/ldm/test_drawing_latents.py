@@ -51,13 +51,12 @@ def at_once():
 
 def test_a_latent_depends_on_its_seed_alone(at_once):
     told = []
-    found = drawn(4, range(8), np.arange(8) % 2, advanced=told.append)
-    np.testing.assert_allclose(found, at_once, atol=1e-5)
-    assert found.shape == (8, *SIZE, 1)
+    seeds = np.array([5, 2, 3, 0])
+    found = drawn(4, seeds, seeds % 2, advanced=told.append)
+    np.testing.assert_allclose(found, at_once[seeds], atol=1e-5)
+    assert found.shape == (4, *SIZE, 1)
     assert len(np.unique(found)) == found.size
     assert told == [1] * 5
-    alone = drawn(1, [5], [1])
-    np.testing.assert_allclose(alone, at_once[5:6], atol=1e-5)
 
 
 def test_latents_are_those_of_the_autoencoder_and_of_their_class(at_once):
@@ -67,20 +66,12 @@ def test_latents_are_those_of_the_autoencoder_and_of_their_class(at_once):
         assert 0.3 < of_class.std() / (2 * STD) < 1.5  # steps are few
 
 
-def test_what_is_known_stays_and_nothing_changes_without_strength():
-    free = np.zeros((*SIZE, 1), bool)
-    free[0, 0] = True
-    given = Given(np.full((*SIZE, 1), 7.0, np.float32), free)
-    seeds, labels = np.arange(4), np.zeros(4, int)
-    inpaint = drawer(2, times=spaced(100, 30)).draw(
-        values_of(MODEL), seeds, labels, SIZE, given=given
-    )
-    inpaint = np.asarray(inpaint)
-    np.testing.assert_allclose(inpaint[:, ~free[..., 0]], 7.0, atol=1e-6)
-    assert (np.abs(inpaint[:, 0, 0] - 1.0) < 6 * 2 * STD).all()
+def test_nothing_changes_without_strength():
     still = drawer(2, strength=0.0)
     assert still.steps == 0
-    same = still.draw(values_of(MODEL), seeds, labels, SIZE, given=Given(given.latent))
+    given = Given(np.full((*SIZE, 1), 7.0, np.float32))
+    labels = np.zeros(2, int)
+    same = still.draw(values_of(MODEL), np.arange(2), labels, SIZE, given=given)
     np.testing.assert_allclose(np.asarray(same), 7.0, atol=1e-6)
 
 
