@@ -1,8 +1,8 @@
 """Measure a folder of generated images: IS, FID, KID, precision and recall."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 from rich.console import Console
@@ -11,18 +11,63 @@ from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend
 from deepprism_jax.evaluation.networks import make_suite
 from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.real_side import RealSide
 from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import open_samples
+from deepprism_jax.evaluation.scoring import Pass
 from deepprism_jax.evaluation.setup import failing, make_pass, make_real_side, unread
 from deepprism_jax.evaluation.table4 import IMAGES
+from deepprism_jax.metrics.state import Score
 from deepprism_jax.training.config import DataConfig
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.version import code_version
 
+
+@runtime_checkable
+class Batches(Protocol):
+    """`{"image", "mask", "index"}` again and again; the number of them is known."""
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]: ...
+
+    def __len__(self) -> int: ...
+
+
 Progress = Callable[..., Iterable[Any]]
 """Shows how far an iterable is: batches, words, number of batches."""
+
+
+def compare(
+    of_real: Pass,
+    real: RealSide,
+    real_batches: Batches | None,
+    samples: Batches,
+    progress: Progress,
+) -> tuple[Pass, dict[str, Score], list[str]]:
+    """Show real and generated images to all networks, and compare their features.
+
+    Args:
+        of_real: a new pass; it sees the real images, where they are needed.
+        real: the real side of the comparison.
+        real_batches: of `data.eval_batches`; None where a reference stands for them.
+        samples: batches of generated images, of the same keys.
+        progress: shows how far both are.
+
+    Returns:
+        the pass of the generated images, scores, and notes on them.
+
+    Raises:
+        ValueError: images or features turn out to be of no use.
+    """
+    # To the pass, generated images are the images; there is nothing to reconstruct.
+    # Both passes share their networks, which are compiled once.
+    seen = replace(of_real, wanted=None, caches={}, real={})
+    if real_batches is not None and real.needed:
+        of_real.run({}, progress(real_batches, "real images", len(real_batches)))
+    seen.run({}, progress(samples, "generated images", len(samples)))
+    scores, notes = real.compare(of_real.real, seen.real)
+    return seen, scores, notes
 
 
 def evaluate_folder(options: Options, console: Console, progress: Progress) -> None:
@@ -83,15 +128,9 @@ def evaluate_folder(options: Options, console: Console, progress: Progress) -> N
         output = options.output or place.with_name(f"{place.name}-eval")
         output.mkdir(parents=True, exist_ok=True)
 
-    # To the pass, generated images are the images; there is nothing to reconstruct.
-    # Both passes share their networks, which are compiled once.
     of_real = make_pass(suite, mesh, real)
-    seen = replace(of_real, wanted=None, caches={}, real={})
     with real.caching(), failing():
-        if real_batches is not None and real.needed:
-            of_real.run({}, progress(real_batches, "real images", len(real_batches)))
-        seen.run({}, progress(samples, "generated images", len(samples)))
-        scores, notes = real.compare(of_real.real, seen.real)
+        seen, scores, notes = compare(of_real, real, real_batches, samples, progress)
         if seen.count < samples.images:
             notes.append(unread(samples.images - seen.count, samples.images))
         rows = [Row("generated", scores, None, None)]

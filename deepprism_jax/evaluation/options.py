@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from deepprism_jax.diffusion.samplers import SamplerName
 from deepprism_jax.metrics.inception_score import SPLITS
 from deepprism_jax.metrics.kid import SUBSET_SIZE
 from deepprism_jax.training.preflight import PreflightError
@@ -24,10 +25,18 @@ class Options:
     """Instead: put runs that were evaluated side by side, with the paper's Table 4."""
     real: Path | None = None
     """Training image of the samples in SUBJECT, of a model of one image."""
-    samples: int = 16
-    """Samples to draw of a model of one image; 50 to 100 are usual in papers."""
+    samples: int | None = None
+    """Samples to draw of a diffusion model; left out, 10,000, or 16 of one image's."""
     seed: int = 0
     """Seed of the first sample; `sample.py` draws the same ones by it."""
+    sampler: SamplerName = "ddim"
+    """How latents are drawn, see `sample.py`."""
+    steps: int | None = None
+    """Steps of the sampler; left out, ddim takes 50, ddpm 250, the others 25."""
+    eta: float = 0.0
+    """Noise that `--sampler ddim` draws anew in each step, 0 to 1, which is ddpm."""
+    guidance: float = 1.0
+    """How far towards the class; 1 is what was learned, above it is exaggerated."""
     source: Literal["photos", "folder", "cifar10", "tfds"] | None = None
     """Source of the images. Data options left out are those of the training run."""
     path: str | None = None
@@ -66,8 +75,8 @@ class Options:
     """Directory of results; left out, SUBJECT, or SUBJECT-eval if that is no run."""
 
 
-OF_ONE_IMAGE = ("real", "samples", "seed")
-"""Options of models of one image alone."""
+OF_DRAWING = ("real", "samples", "seed", "sampler", "steps", "eta", "guidance")
+"""Options of models that draw, and of their samples."""
 
 
 def refuse_all_but(options: Options, names: Iterable[str], what: str) -> None:
@@ -96,3 +105,20 @@ def refuse(options: Options, names: Iterable[str], what: str) -> None:
         if getattr(options, name) != defaults[name]:
             option = name.replace("_", "-")
             raise PreflightError(f"--{option} is of no effect on {what}: leave it out")
+
+
+LAST_SEED = 2**31 - 1
+
+
+def check_seeds(options: Options, count: int) -> None:
+    """Refuse seeds, samples or batches out of range.
+
+    Raises:
+        PreflightError: for the first of them.
+    """
+    values = {"samples": count, "batch-size": options.batch_size, "seed": options.seed}
+    for (name, value), least in zip(values.items(), (1, 0, 0), strict=True):
+        if value < least:
+            raise PreflightError(f"--{name} {value} must be at least {least}")
+    if options.seed + count - 1 > LAST_SEED:
+        raise PreflightError(f"--seed {options.seed} must stay below {LAST_SEED:,}")

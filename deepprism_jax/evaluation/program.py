@@ -16,8 +16,10 @@ from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend, side_by_side
 from deepprism_jax.evaluation.extremes import Extremes, ranking_metric
 from deepprism_jax.evaluation.generated import Progress, evaluate_folder
+from deepprism_jax.evaluation.latent import trained as latent
+from deepprism_jax.evaluation.latent.run import evaluate_latents
 from deepprism_jax.evaluation.networks import make_suite
-from deepprism_jax.evaluation.options import OF_ONE_IMAGE, Options, refuse
+from deepprism_jax.evaluation.options import OF_DRAWING, Options, refuse
 from deepprism_jax.evaluation.per_image import PerImage
 from deepprism_jax.evaluation.real_side import RealSide
 from deepprism_jax.evaluation.report import Row, show, write_report
@@ -30,9 +32,9 @@ from deepprism_jax.evaluation.setup import (
     unread,
     use_cores,
 )
+from deepprism_jax.evaluation.single_image import trained as single_image
 from deepprism_jax.evaluation.single_image.folder import evaluate_samples
 from deepprism_jax.evaluation.single_image.run import evaluate_run
-from deepprism_jax.evaluation.single_image.trained import open_run
 from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.files import replacing, write_text
@@ -81,12 +83,14 @@ def main(options: Options) -> None:
     if options.real:
         evaluate_samples(options, console, progress)
     elif is_folder_of_images(options.subject):
-        refuse(options, OF_ONE_IMAGE, "images beside a split of real ones")
+        refuse(options, OF_DRAWING, "images beside a split of real ones")
         evaluate_folder(options, console, progress)
-    elif run := open_run(options.subject):
+    elif run := single_image.open_run(options.subject):
         evaluate_run(run, options, console, progress)
+    elif found := latent.open_run(options.subject):
+        evaluate_latents(found, options, console, progress)
     else:
-        refuse(options, OF_ONE_IMAGE, "an autoencoder")
+        refuse(options, OF_DRAWING, "an autoencoder")
         evaluate_model(load_trained(options.subject), options, console, progress)
 
 

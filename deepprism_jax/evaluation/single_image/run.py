@@ -9,7 +9,7 @@ from flax import nnx
 from rich.console import Console
 
 from deepprism_jax.evaluation import legend
-from deepprism_jax.evaluation.options import Options, refuse_all_but
+from deepprism_jax.evaluation.options import Options, check_seeds, refuse_all_but
 from deepprism_jax.evaluation.report import show, write_report
 from deepprism_jax.evaluation.setup import failing
 from deepprism_jax.evaluation.single_image.drawing import Drawer
@@ -26,13 +26,14 @@ from deepprism_jax.evaluation.single_image.trained import Trained, TrainedRun
 from deepprism_jax.evaluation.table4 import WITHOUT_TIME, Row
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.metrics.state import Score
-from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.preflight import refusing
 from deepprism_jax.training.sharding import make_mesh
+
+SAMPLES = 16
+"""Samples of every model, where `--samples` is left out."""
 
 OF_RUNS = ("subject", "metrics", "batch_size", "samples", "seed", "output")
 """Options that are of effect here."""
-
-LAST_SEED = 2**31 - 1
 
 
 def evaluate_run(
@@ -41,13 +42,13 @@ def evaluate_run(
     console: Console,
     progress: Callable[..., Iterable[Any]],
 ) -> None:
-    """Draw `options.samples` of every model, measure, print, and write all files.
+    """Draw `--samples` of every model, measure, print, and write all files.
 
     Raises:
         PreflightError: it is refused, before any work.
         FailedError: no model draws numbers.
     """
-    _check(options)
+    count = _check(options)
     suite = make_suite(options.metrics, [x.shape[:2] for x in run.images.values()])
     output = options.output or run.results
     with refusing():
@@ -64,13 +65,13 @@ def evaluate_run(
         for name in progress(run.images, "models", len(run.images)):
             if name != model.name:
                 model = run.load(name)
-            measured, few = measure(model, drawer, suite, options)
+            measured, few = measure(model, drawer, suite, options, count)
             if scores := measured.scores():
                 rows.append(Row(name, scores | counted, total, None))
             notes += measured.notes()
-            if measured.count < options.samples:
+            if measured.count < count:
                 notes.append(
-                    f"{options.samples - measured.count:,} of {options.samples:,} "
+                    f"{count - measured.count:,} of {count:,} "
                     f"samples of {name} have NaN or infinite numbers and count in no "
                     "figure; take an earlier checkpoint"
                 )
@@ -80,7 +81,7 @@ def evaluate_run(
             raise ValueError("; ".join(dict.fromkeys(notes)))
     rows = with_mean(rows)
     facts = {
-        **_provenance(run, options),
+        **_provenance(run, options, count),
         "options": dict(model.network.options),
         **facts_of(suite, notes),
     }
@@ -91,7 +92,7 @@ def evaluate_run(
 
 
 def measure(
-    model: Trained, drawer: Drawer, suite: Suite, options: Options
+    model: Trained, drawer: Drawer, suite: Suite, options: Options, count: int
 ) -> tuple[Measurement, np.ndarray]:
     """Draw samples of one model; return what was measured, and a few of them."""
     measured = Measurement(suite, model.image)
@@ -102,8 +103,8 @@ def measure(
         model.process,
         channels,
         first=options.seed,
-        count=options.samples,
-        batch=options.batch_size or at_once((height, width), options.samples),
+        count=count,
+        batch=options.batch_size or at_once((height, width), count),
     ):
         measured.add(batch.pixels, batch.mask)
         few += list(batch.pixels[batch.mask][: SHOWN - len(few)])
@@ -124,22 +125,19 @@ def parameters(network: nnx.Module) -> tuple[int, int]:
     return total, total - times
 
 
-def _check(options: Options) -> None:
+def _check(options: Options) -> int:
+    """Return how many samples to draw."""
     refuse_all_but(options, OF_RUNS, "a run of models of one image")
-    for name, least in (("samples", 1), ("batch_size", 0), ("seed", 0)):
-        value = getattr(options, name)
-        if value < least:
-            option = name.replace("_", "-")
-            raise PreflightError(f"--{option} {value} must be at least {least}")
-    if options.seed + options.samples - 1 > LAST_SEED:
-        raise PreflightError(f"--seed {options.seed} must stay below {LAST_SEED:,}")
+    count = SAMPLES if options.samples is None else options.samples
+    check_seeds(options, count)
+    return count
 
 
-def _provenance(run: TrainedRun, options: Options) -> Mapping[str, Any]:
+def _provenance(run: TrainedRun, options: Options, count: int) -> Mapping[str, Any]:
     """Return what samples were drawn of what."""
     height, width = next(iter(run.images.values())).shape[:2]
     names = list(run.images)
-    words = f"{options.samples:,} samples of {height}x{width}"
+    words = f"{count:,} samples of {height}x{width}"
     if len(names) == 1:
         words += f" by SinDDM of {names[0]}"
     else:
@@ -151,7 +149,7 @@ def _provenance(run: TrainedRun, options: Options) -> Mapping[str, Any]:
         "step": run.step,
         "source": "image" if len(names) == 1 else "images",
         "name": _names(run.images),
-        "images": options.samples,
+        "images": count,
         "image_size": [height, width],
         "channels": run.config.data.channels,
         "seed": options.seed,

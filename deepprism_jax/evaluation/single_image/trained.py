@@ -1,6 +1,5 @@
 """The models of a run of single-image diffusion, each with the image it learnt."""
 
-import logging
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -10,24 +9,12 @@ from jaxtyping import UInt8
 
 from deepprism_jax.data.images import decode_whole
 from deepprism_jax.diffusion.multiscale import MultiScale
+from deepprism_jax.evaluation.runs import find_run
 from deepprism_jax.models.sinddm import SinDDM
-from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sinddm.config import SinDDMConfig
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.system import IMAGES
-from deepprism_jax.training.workdir import read_config
-from deepprism_jax.weights.items import steps
-from deepprism_jax.weights.pretrained import (
-    CHECKPOINTS,
-    CONFIG,
-    ORBAX,
-    WEIGHTS,
-    checkpoint_at,
-    class_name,
-)
-
-log = logging.getLogger(__name__)
 
 
 class Trained(NamedTuple):
@@ -79,36 +66,17 @@ def open_run(path: Path) -> TrainedRun | None:
         PreflightError: it is such a run but has no checkpoint or no training image, or
             it is an export of such a model, which lacks its image.
     """
-    with refusing():
-        chosen = checkpoint_at(path)
-    workdir = path if chosen is None else path.absolute().parents[1]
-    if (workdir / WEIGHTS).is_file() or (workdir / ORBAX).is_dir():
-        with refusing():
-            exported = class_name(workdir)
-        if exported == SinDDM.__name__:
-            raise PreflightError(
-                f"{workdir} is an exported model of one image, and does not hold that "
-                "image: give the work directory of its run, or a folder of samples "
-                "and --real"
-            )
+    run = find_run(
+        path,
+        SinDDMConfig,
+        model=SinDDM.__name__,
+        export="an exported model of one image, and does not hold that image: give the "
+        "work directory of its run, or a folder of samples and --real",
+    )
+    if run is None:
         return None
-    if not (workdir / CONFIG).is_file():
-        return None
-    with refusing():
-        config = read_config(workdir)
-    if not isinstance(config, SinDDMConfig):
-        return None
-    if not steps(workdir / CHECKPOINTS):
-        raise PreflightError(
-            f"{workdir} has no checkpoint yet; wait for the first one of its run"
-        )
-    if chosen is not None:
-        checkpoint, results = Path(str(chosen)), workdir / f"eval-{chosen.name}"
-    else:
-        checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=1, say=log.warning)
-        step, _ = checkpoints.restore({"config": None})  # the newest that is readable
-        checkpoint, results = workdir / CHECKPOINTS / str(step), workdir
-    return TrainedRun(workdir, config, checkpoint, results, _images(workdir, config))
+    images = _images(run.workdir, run.config)
+    return TrainedRun(run.workdir, run.config, run.checkpoint, run.results, images)
 
 
 def _images(workdir: Path, config: SinDDMConfig) -> dict[str, np.ndarray]:

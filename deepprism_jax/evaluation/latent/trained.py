@@ -1,0 +1,90 @@
+"""The model of latents that a run has trained, with all that draws from it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flax import nnx
+
+from deepprism_jax.diffusion.prediction import Target
+from deepprism_jax.diffusion.schedules import Schedule, make_schedule
+from deepprism_jax.evaluation.runs import FoundRun, find_run
+from deepprism_jax.layers.functional import Functional
+from deepprism_jax.models.unet import UNet
+from deepprism_jax.training.ldm.config import LDMConfig
+from deepprism_jax.training.ldm.system import AUTOENCODER, kept_autoencoder
+from deepprism_jax.training.preflight import PreflightError, refusing
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained model of latents."""
+
+    network: Any
+    """The U-Net."""
+    autoencoder: Any
+    """Whose latents it draws; None where it draws pixels."""
+    schedule: Schedule
+    target: Target
+    size: tuple[int, int]
+    """Height and width of the latents that it was trained on."""
+
+    @property
+    def classes(self) -> int:
+        """Number of classes; 0 of an unconditional model."""
+        return self.network.options["classes"]
+
+
+def open_run(path: Path) -> FoundRun | None:
+    """Open a run of latent diffusion, or one checkpoint of it, `RUN/checkpoints/N`.
+
+    Returns None where it is anything else.
+
+    Raises:
+        PreflightError: it is such a run but has no checkpoint, or it is an export.
+    """
+    return find_run(
+        path,
+        LDMConfig,
+        model=UNet.__name__,
+        export="an exported U-Net, and has neither the autoencoder nor the noise "
+        "schedule: give the work directory of its run",
+    )
+
+
+def load(run: FoundRun) -> Trained:
+    """Load the moving average of a run's U-Net, and its autoencoder.
+
+    Raises:
+        PreflightError: one cannot be read, or they do not belong together.
+    """
+    config: LDMConfig = run.config
+    with refusing():
+        network = UNet.from_pretrained(run.checkpoint)
+        autoencoder = kept_autoencoder(run.workdir)
+    if config.autoencoder.path and autoencoder is None:
+        raise PreflightError(
+            f"{run.workdir} has no {AUTOENCODER}/, which makes images of its latents; "
+            "copy the whole work directory"
+        )
+    height, width = config.data.image_size
+    channels, factor = config.data.channels, 1
+    if autoencoder is not None:
+        channels, factor = autoencoder.options["z_channels"], autoencoder.factor
+    size = (height // factor, width // factor)
+    with refusing():
+        network.check_latent((*size, channels))
+    noise = config.diffusion
+    schedule = make_schedule(noise.schedule, noise.times)
+    return Trained(network, autoencoder, schedule, noise.target, size)
+
+
+def parameters(options: dict[str, Any]) -> tuple[int, int]:
+    """Return the number of parameters of a U-Net with these options, and that without
+    the layers which see time and class and not the latent.
+    """
+    network = Functional(nnx.eval_shape(lambda: UNet(**options, rngs=nnx.Rngs(0))))
+    sizes = {name: network.shapes[name].size for name in network.parameters}
+    of_time = sum(n for name, n in sizes.items() if "condition." in name)
+    total = sum(sizes.values())
+    return total, total - of_time
