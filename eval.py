@@ -1,9 +1,10 @@
-"""Measure a trained autoencoder, models of one image, or a folder of generated images.
+"""Measure a trained autoencoder, a diffusion model, or a folder of generated images.
 
 Prints the figures of the paper's Table 4 and more, of a model beside its linear
 baselines, with what they were measured on and by; writes them as metrics.json, .md and
-.csv, every image's figures as per_image.csv, and pictures. Of models of one image it
-draws samples, and measures SIFID and diversity. See docs/evaluation.md.
+.csv, every image's figures as per_image.csv, and pictures. Of models of latents it
+draws samples and compares them with the run's data; of models of one image it draws
+samples, and measures SIFID and diversity. See docs/evaluation.md.
 """
 
 import sys
