@@ -1,8 +1,10 @@
 """Draw images from a trained model.
 
-Random ones of any size and shape, an image of yours in the style of the training image,
-what was pasted into it blended in, or a region of it where you want to have it. Every
-image is a file, named by its seed. See docs/sampling.md.
+From a run of latent diffusion: images of its classes, of any size, variations of an
+image of yours, or what a mask leaves out of it. From a run that knows one image: random
+ones of any size and shape, an image of yours in its style, what was pasted into it
+blended in, or a region of it where you want to have it. Every image is a file, named by
+its seed. See docs/sampling.md.
 """
 
 import sys

@@ -33,7 +33,7 @@ class Options:
     from_scale: int | None = None
     """First scale that is drawn, 0 the coarsest; what is coarser is kept as it is."""
     sampler: SamplerName = "ddim"
-    """How latents are drawn: of the same quality, `dpmpp_2m` takes the fewest steps."""
+    """How latents are drawn; `heun` and `dpmpp_2m` are of second order."""
     steps: int | None = None
     """Steps of the sampler; left out, ddim takes 50, ddpm 250, the others 25."""
     eta: float = 0.0

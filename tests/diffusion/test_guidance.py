@@ -113,6 +113,16 @@ def inpainted(name, times, count=1000, steps=25):
     return np.asarray(run(noise, keys_of(count, 1)))
 
 
+def test_what_is_known_consists_of_itself_and_its_noise():
+    noise, x, t = jnp.array([[0.5, -1.0]]), jnp.ones((1, 2)), jnp.int32(300)
+    known, free = jnp.array([1.5, 100.0]), jnp.array([False, True])
+    found = jax.jit(keeping(of_pair, SCHEDULE, known, noise, free))(x, t)
+    assert (found.x0[0, 0], found.eps[0, 0]) == (1.5, 0.5)
+    alpha, sigma = (table[300] for table in SCHEDULE)
+    there = alpha * found.x0[0, 1] + sigma * found.eps[0, 1]
+    np.testing.assert_allclose(there, 1.0, rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_what_is_known_is_kept_and_what_is_free_follows_it(name):
     drawn = inpainted(name, 8)
