@@ -80,7 +80,11 @@ def assert_same(left, right):
 
 
 @pytest.mark.parametrize(
-    ("devices", "pieces"), [(4, 1), (2, 2)], ids=["4 devices", "2 devices x 2 pieces"]
+    ("devices", "pieces"),
+    [
+        pytest.param(4, 1, id="4 devices", marks=pytest.mark.slow),
+        pytest.param(2, 2, id="2 devices x 2 pieces"),
+    ],
 )
 def test_spreading_a_batch_changes_nothing(reference, devices, pieces):
     _, expected, expected_metrics = reference
@@ -112,6 +116,18 @@ def test_the_moving_average_is_what_is_evaluated(reference):
     assert y.dtype == jnp.uint8
 
 
+def test_bfloat16_is_what_convolutions_compute_in():
+    config = with_kl(with_train(dtype="bfloat16"))
+    trainer = AutoencoderTrainer(config, make_mesh(jax.devices()[:1]))
+    types = {leaf.dtype for leaf in jax.tree.leaves(trainer.state_shapes.params)}
+    assert types == {jnp.dtype("float32")}
+    program = trainer.lower_step().as_text().splitlines()
+    convolutions = [line for line in program if "stablehlo.convolution" in line]
+    assert convolutions
+    assert all("bf16" in line for line in convolutions)
+
+
+@pytest.mark.slow
 def test_bfloat16_computes_in_it_and_keeps_float32_parameters():
     _, state, metrics = one_step(with_train(dtype="bfloat16"), devices=1)
     leaves = jax.tree.leaves(state.params)

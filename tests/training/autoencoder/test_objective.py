@@ -229,7 +229,12 @@ def test_the_adaptive_weight_levels_the_gradients_at_the_last_layer():
 
 
 @pytest.mark.parametrize(
-    ("step", "learns", "factor"), [(1, False, 0.0), (2, True, 0.0), (4, True, 0.5)]
+    ("step", "learns", "factor"),
+    [
+        pytest.param(1, False, 0.0, marks=pytest.mark.slow),
+        (2, True, 0.0),
+        pytest.param(4, True, 0.5, marks=pytest.mark.slow),
+    ],
 )
 def test_the_discriminator_warms_up_before_it_counts(step, learns, factor):
     loss = dataclasses.replace(QUIET, adversarial_weight=1.0, adaptive_weight=False)
