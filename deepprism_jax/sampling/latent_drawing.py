@@ -14,6 +14,7 @@ from deepprism_jax.data.images import resized
 from deepprism_jax.diffusion.guidance import covered, repeated
 from deepprism_jax.diffusion.pyramid import Size
 from deepprism_jax.diffusion.samplers import make_stepper, spaced
+from deepprism_jax.evaluation.latent.ways import PIXELS_AT_ONCE, POSITIONS_AT_ONCE
 from deepprism_jax.evaluation.setup import FailedError
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.ops import to_float
@@ -30,12 +31,6 @@ from deepprism_jax.training.ldm.drawing import Decoder, Drawer, Given
 from deepprism_jax.training.ldm.encoding import make_encode
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
 from deepprism_jax.training.sharding import make_mesh
-
-POSITIONS_AT_ONCE = 2**16
-"""Positions of latents that a device draws together. XLA plans 0.45 GB of memory for
-them at a width of 256 on a CPU, dense or not, and twice that with guidance."""
-PIXELS_AT_ONCE = 2**17
-"""Pixels of images that a device decodes together: 0.38 GB by the same measure."""
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,14 @@ from typing import Literal
 
 from deepprism_jax.diffusion.pyramid import Size, size_within
 from deepprism_jax.diffusion.samplers import SamplerName
+from deepprism_jax.evaluation.latent import ways
+from deepprism_jax.evaluation.latent.ways import Way, steps_of
 from deepprism_jax.sampling.asked import common, sizes_of_given
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.plan import MOST_PIXELS, by
 from deepprism_jax.training.preflight import PreflightError
 
 LatentMode = Literal["random", "variation", "inpaint"]
-
-STEPS = {"ddpm": 250, "ddim": 50, "heun": 25, "dpmpp_2m": 25}
-"""Of each sampler, where they are left open; of a model with fewer times, all."""
 
 VARIATION = 0.6
 """Default strength without a mask."""
@@ -94,9 +93,7 @@ def make_latent_plan(
         PreflightError: with all problems there are, the value and the remedy.
     """
     sampler: SamplerName = options.sampler
-    steps = options.steps
-    if steps is None:
-        steps = min(STEPS[sampler], can.times)
+    steps = steps_of(sampler, options.steps, can.times)
     strength = options.strength
     if strength is None:
         strength = VARIATION if options.input and not options.mask else 1.0
@@ -143,28 +140,12 @@ def nearest(size: Size, unit: int) -> Size:
 def _numbers(
     options: Options, can: Abilities, steps: int, strength: float
 ) -> Iterator[str]:
-    if not 1 <= steps <= can.times:
-        yield (
-            f"--steps {steps} must lie in 1 ... {can.times}, the times that the model "
-            "was trained for"
-        )
-    elif 0 < strength <= 1 and round(strength * steps) == 0:
+    way = Way(options.sampler, steps, options.eta, options.guidance)
+    yield from ways.problems(way, can.times, len(can.classes))
+    if 1 <= steps <= can.times and 0 < strength <= 1 and round(strength * steps) == 0:
         yield (
             f"--strength {strength:g} of {steps} steps is none: choose at least "
             f"{1 / steps:.2g}, or more --steps"
-        )
-    if not 0 <= options.eta <= 1:
-        yield f"--eta {options.eta} must lie in 0 ... 1"
-    if options.eta and options.sampler != "ddim":
-        yield (
-            f"--eta is for --sampler ddim, and this is {options.sampler}: leave it out"
-        )
-    if not (math.isfinite(options.guidance) and options.guidance >= 0):
-        yield f"--guidance {options.guidance:g} must be a number from 0 up"
-    elif options.guidance != 1 and not can.classes:
-        yield (
-            f"--guidance {options.guidance:g} needs classes, and the model knows none: "
-            "leave it out"
         )
     if options.repeats is not None and options.repeats < 1:
         yield f"--repeats {options.repeats} must be at least 1"

@@ -14,9 +14,10 @@ from rich.console import Console
 from deepprism_jax.diffusion.schedules import cosine
 from deepprism_jax.evaluation import networks
 from deepprism_jax.evaluation.latent import run as of_runs
-from deepprism_jax.evaluation.latent.drawing import Samples, Way
+from deepprism_jax.evaluation.latent.drawing import Samples
 from deepprism_jax.evaluation.latent.run import choose_way, evaluate_latents
 from deepprism_jax.evaluation.latent.trained import Trained, open_run, parameters
+from deepprism_jax.evaluation.latent.ways import Way
 from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.runs import FoundRun
 from deepprism_jax.evaluation.setup import FailedError

@@ -8,25 +8,15 @@ from typing import Any
 import numpy as np
 from jax.sharding import Mesh
 
-from deepprism_jax.diffusion.samplers import SamplerName, make_stepper, spaced
+from deepprism_jax.diffusion.samplers import make_stepper, spaced
 from deepprism_jax.evaluation.latent.trained import Trained
+from deepprism_jax.evaluation.latent.ways import (
+    PIXELS_AT_ONCE,
+    POSITIONS_AT_ONCE,
+    Way,
+)
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.training.ldm.drawing import Decoder, Drawer
-
-POSITIONS_AT_ONCE = 2**15
-"""Positions of latents that a device draws together: some 0.7 GB at a width of 256."""
-PIXELS_AT_ONCE = 2**17
-"""Pixels of images that a device decodes together: about as much."""
-
-
-@dataclass(frozen=True)
-class Way:
-    """How samples are drawn."""
-
-    sampler: SamplerName
-    steps: int
-    eta: float
-    guidance: float
 
 
 @dataclass

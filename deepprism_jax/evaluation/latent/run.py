@@ -1,7 +1,5 @@
 """Draw samples of a run of latent diffusion, and compare them with its data."""
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +9,7 @@ from rich.console import Console
 from deepprism_jax.data import eval_batches
 from deepprism_jax.evaluation import comparison, legend
 from deepprism_jax.evaluation.generated import Progress, compare
-from deepprism_jax.evaluation.latent.drawing import Samples, Way
+from deepprism_jax.evaluation.latent.drawing import Samples
 from deepprism_jax.evaluation.latent.report import (
     KIND,
     Shown,
@@ -20,6 +18,7 @@ from deepprism_jax.evaluation.latent.report import (
     throughput,
 )
 from deepprism_jax.evaluation.latent.trained import Trained, load
+from deepprism_jax.evaluation.latent.ways import Way, problems, steps_of
 from deepprism_jax.evaluation.networks import make_suite
 from deepprism_jax.evaluation.options import Options, check_seeds, refuse_all_but
 from deepprism_jax.evaluation.report import show, write_report
@@ -43,9 +42,6 @@ OF_RUNS = (
 
 SAMPLES = 10_000
 """Samples, where `--samples` is left out."""
-
-STEPS = {"ddpm": 250, "ddim": 50, "heun": 25, "dpmpp_2m": 25}
-"""Of each sampler, where they are left open; of a model with fewer times, all."""
 
 PICTURE = "eval.png"
 
@@ -151,33 +147,11 @@ def choose_way(options: Options, model: Trained) -> Way:
         PreflightError: with all problems, the value and the remedy.
     """
     times = model.schedule.steps
-    steps = options.steps
-    if steps is None:
-        steps = min(STEPS[options.sampler], times)
-    if problems := list(_problems(options, steps, times, model.classes)):
-        raise PreflightError(*problems)
-    return Way(options.sampler, steps, options.eta, options.guidance)
-
-
-def _problems(options: Options, steps: int, times: int, classes: int) -> Iterator[str]:
-    if not 1 <= steps <= times:
-        yield (
-            f"--steps {steps} must lie in 1 ... {times}, the times that the model was "
-            "trained for"
-        )
-    if not 0 <= options.eta <= 1:
-        yield f"--eta {options.eta} must lie in 0 ... 1"
-    if options.eta and options.sampler != "ddim":
-        yield (
-            f"--eta is for --sampler ddim, and this is {options.sampler}: leave it out"
-        )
-    if not (math.isfinite(options.guidance) and options.guidance >= 0):
-        yield f"--guidance {options.guidance:g} must be a number from 0 up"
-    elif options.guidance != 1 and not classes:
-        yield (
-            f"--guidance {options.guidance:g} needs classes, and the model knows none: "
-            "leave it out"
-        )
+    steps = steps_of(options.sampler, options.steps, times)
+    way = Way(options.sampler, steps, options.eta, options.guidance)
+    if found := list(problems(way, times, model.classes)):
+        raise PreflightError(*found)
+    return way
 
 
 def choose_data(config: LDMConfig, options: Options) -> DataConfig:

@@ -6,6 +6,7 @@ from typing import Any
 
 from flax import nnx
 
+from deepprism_jax.analysis.parameters import count_without_time
 from deepprism_jax.diffusion.prediction import Target
 from deepprism_jax.diffusion.schedules import Schedule, make_schedule
 from deepprism_jax.evaluation.runs import FoundRun, find_run
@@ -80,11 +81,7 @@ def load(run: FoundRun) -> Trained:
 
 
 def parameters(options: dict[str, Any]) -> tuple[int, int]:
-    """Return the number of parameters of a U-Net with these options, and that without
-    the layers which see time and class and not the latent.
-    """
+    """Return `count_without_time` of a U-Net with these options."""
     network = Functional(nnx.eval_shape(lambda: UNet(**options, rngs=nnx.Rngs(0))))
-    sizes = {name: network.shapes[name].size for name in network.parameters}
-    of_time = sum(n for name, n in sizes.items() if "condition." in name)
-    total = sum(sizes.values())
-    return total, total - of_time
+    shapes = network.shapes
+    return count_without_time({name: shapes[name] for name in network.parameters})
