@@ -42,7 +42,7 @@ def get_config() -> LDMConfig:
             eval_split="train[29000:]",
         ),
         diffusion=DenoisingConfig(
-            schedule="scaled_linear", target="eps", min_snr=0.0, class_dropout=0.0
+            schedule="scaled_linear", target="eps", class_dropout=0.0
         ),
         optimizer=LDMOptimizerConfig(learning_rate=2e-6, scale_by_batch=True),
         train=TrainConfig(

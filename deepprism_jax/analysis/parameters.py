@@ -37,6 +37,16 @@ def is_of_time(name: str) -> bool:
     return not _OF_TIME.isdisjoint(name.split("."))
 
 
+def count_without_time(shapes: Shapes) -> tuple[int, int]:
+    """Return how many parameters a denoiser has, and how many of them not of the time.
+
+    Args:
+        shapes: of its parameters.
+    """
+    kept = {name: leaf for name, leaf in shapes.items() if not is_of_time(name)}
+    return parameter_count(shapes), parameter_count(kept)
+
+
 class LayerCount(NamedTuple):
     """The layers of one kind in one network."""
 

@@ -10,6 +10,7 @@ from flax import nnx
 from PIL import Image
 from rich.console import Console
 
+from deepprism_jax.analysis.parameters import count_without_time
 from deepprism_jax.diffusion.multiscale import multi_scale
 from deepprism_jax.diffusion.pyramid import make_pyramid
 from deepprism_jax.diffusion.schedules import cosine
@@ -17,7 +18,7 @@ from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.setup import FailedError
 from deepprism_jax.evaluation.single_image import run as of_runs
 from deepprism_jax.evaluation.single_image.drawing import Drawer
-from deepprism_jax.evaluation.single_image.run import evaluate_run, parameters
+from deepprism_jax.evaluation.single_image.run import evaluate_run
 from deepprism_jax.evaluation.single_image.trained import Trained, TrainedRun, open_run
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.models.sinddm import SinDDM
@@ -152,7 +153,7 @@ def test_options_that_no_run_takes_are_refused(tmp_path, options, message):
 
 def test_layers_of_time_and_scale_are_told_apart():
     network = nnx.eval_shape(lambda: SinDDM(rngs=nnx.Rngs(0)))
-    total, without = parameters(network)
+    total, without = count_without_time(Functional(network).shapes)
     assert without == 18_357  # the paper's
     assert total > without
 

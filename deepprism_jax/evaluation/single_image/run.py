@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from flax import nnx
 from rich.console import Console
 
+from deepprism_jax.analysis.parameters import count_without_time
 from deepprism_jax.evaluation import legend
 from deepprism_jax.evaluation.options import Options, check_seeds, refuse_all_but
 from deepprism_jax.evaluation.report import show, write_report
@@ -56,7 +56,7 @@ def evaluate_run(
     model = run.load(next(iter(run.images)))
     target = run.config.diffusion.target
     drawer = Drawer(model.network, target, model.process, make_mesh())
-    total, without = parameters(model.network)
+    total, without = count_without_time(Functional(model.network).shapes)
     counted = {WITHOUT_TIME: Score(float(without), None, 0, "")}
     rows: list[Row] = []
     notes: list[str] = []
@@ -109,20 +109,6 @@ def measure(
         measured.add(batch.pixels, batch.mask)
         few += list(batch.pixels[batch.mask][: SHOWN - len(few)])
     return measured, np.array(few)
-
-
-def parameters(network: nnx.Module) -> tuple[int, int]:
-    """Return a denoiser's number of parameters, and that without the layers which see
-    time and scale and not the image.
-    """
-    sizes = {name: x.size for name, x in Functional(network).shapes.items()}
-    times = sum(
-        size
-        for name, size in sizes.items()
-        if name.startswith("embedding.") or ".condition" in name
-    )
-    total = sum(sizes.values())
-    return total, total - times
 
 
 def _check(options: Options) -> int:

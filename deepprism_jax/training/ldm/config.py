@@ -85,7 +85,7 @@ class DenoisingConfig:
     """Noise schedule; latent diffusion's is `scaled_linear`."""
     target: Literal["eps", "v", "x0"] = "v"
     """What is predicted: the noise, v = alpha eps - sigma x0, or the latent."""
-    min_snr: float = 5.0
+    min_snr: float = 0.0
     """Least ratio of signal to noise from which errors weigh less; 0 weighs alike."""
     class_dropout: float = 0.1
     """Share of labels withheld, for classifier-free guidance."""
