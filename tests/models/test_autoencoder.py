@@ -94,9 +94,8 @@ STABLE_DIFFUSION = {
     ("changes", "count"),
     [
         ({}, 83_653_863),  # Stable Diffusion's
+        # Latent diffusion's at factor 4.
         ({"multipliers": (1, 2, 4), "downsamples": 2, "z_channels": 3}, 55_312_063),
-        # Flux's: 16 numbers a position, and nothing behind the encoder.
-        ({"z_channels": 16, "quant_conv": False, "post_quant_conv": False}, 83_819_683),
     ],
 )
 def test_parameters_are_those_of_published_autoencoders(changes, count):
@@ -110,7 +109,6 @@ def test_widths_may_differ_by_level(model, kind):
     model = make(model, conv=kind, blocks=1, multipliers=(1, 2))
     model = with_random_values(model)
     x = abstract(2, 4, 6, 3)
-    assert jax.eval_shape(model.reconstruct, x).shape == x.shape
     z = jax.eval_shape(lambda x: model.encode(x).mode(), x)
     assert jax.eval_shape(model.decode_features, z).shape == (2, 4, 6, 8)
     assert Functional(model).shapes["encoder.norm_out.scale"].shape == (16,)
