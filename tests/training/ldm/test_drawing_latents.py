@@ -66,12 +66,21 @@ def test_latents_are_those_of_the_autoencoder_and_of_their_class(at_once):
         assert 0.3 < of_class.std() / (2 * STD) < 1.5  # steps are few
 
 
-def test_nothing_changes_without_strength():
+def test_what_is_known_stays_and_nothing_changes_without_strength():
+    free = np.zeros((*SIZE, 1), bool)
+    free[0, 0] = True
+    given = Given(np.full((*SIZE, 1), 7.0, np.float32), free)
+    told, asked = [], (values_of(MODEL), np.arange(2), np.zeros(2, int), SIZE)
+    inpaint = drawer(2, times=spaced(100, 52)).draw(
+        *asked, given=given, advanced=told.append
+    )
+    inpaint = np.asarray(inpaint)
+    np.testing.assert_allclose(inpaint[:, ~free[..., 0]], 7.0, atol=1e-6)
+    assert (np.abs(inpaint[:, 0, 0] - 1.0) < 6 * 2 * STD).all()
+    assert told == [3] * 17 + [1]
     still = drawer(2, strength=0.0)
     assert still.steps == 0
-    given = Given(np.full((*SIZE, 1), 7.0, np.float32))
-    labels = np.zeros(2, int)
-    same = still.draw(values_of(MODEL), np.arange(2), labels, SIZE, given=given)
+    same = still.draw(*asked, given=Given(given.latent))
     np.testing.assert_allclose(np.asarray(same), 7.0, atol=1e-6)
 
 
