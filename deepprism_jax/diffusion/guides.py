@@ -69,29 +69,6 @@ def region_guide(
     return guide
 
 
-def mask_guide(
-    image: Float[np.ndarray, "h w c"], mask: Float[np.ndarray, "h w"]
-) -> GuideOfScale:
-    """Return the guide that keeps an image where a mask is 0, and is free where 1.
-
-    What is drawn under the mask then fits to what is around it. The official program
-    lays the image over the result alone.
-
-    Raises:
-        ValueError: image and mask differ in size.
-    """
-    if mask.shape != image.shape[:2]:
-        found, wanted = (" x ".join(map(str, x.shape[:2])) for x in (mask, image))
-        raise ValueError(f"mask of {found} px must have the image's {wanted} px")
-
-    def guide(scale: int, at: Size) -> Guide:
-        del scale
-        keep = resized(mask[..., None], at)
-        return Guide(keep, (1 - keep) * resized(image, at))
-
-    return guide
-
-
 def feathered(
     mask: Bool[np.ndarray, "h w"], *, grow: int = 7, sigma: float = 5.0
 ) -> Float[np.ndarray, "h w"]:
