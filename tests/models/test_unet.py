@@ -11,7 +11,7 @@ from flax import nnx
 
 from deepprism_jax.layers import PrismConv, remat
 from deepprism_jax.layers.condition import DenseCondition, PrismCondition
-from deepprism_jax.layers.functional import Functional
+from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.models.unet import UNet
 
 GOLDEN = Path(__file__).parent / "golden" / "unet.npz"
@@ -23,6 +23,9 @@ TINY = {
     "heads": 2,
     "norm_groups": 4,
 }
+
+FLAT = TINY | {"multipliers": (1,), "attention": ()}
+"""Of one level, which compiles in less time."""
 
 
 def structure(**options):
@@ -148,18 +151,21 @@ def test_what_is_dropped_is_of_the_key_of_an_image(small):
 @pytest.mark.parametrize("scale_shift", [False, True])
 def test_time_rides_on_fused_half_blocks(monkeypatch, scale_shift):
     """With kernels and without, kept or computed again: one gradient."""
-    network = structure(**TINY, time_conv="prism", scale_shift=scale_shift, fields=2)
+    options = {"time_conv": "prism", "scale_shift": scale_shift, "fields": 2}
+    network = structure(**FLAT | options)
     values = random_values(network)
 
     def loss(values):
         return (network.bind(values)(X, T) ** 2).mean()
 
     found = []
-    for fuses in (True, False):
-        for policy in ("none", "blocks"):
-            monkeypatch.setattr(PrismConv, "fuses", lambda *_, fuses=fuses: fuses)
-            with remat.rematerializing(policy):
-                found.append(jax.jit(jax.value_and_grad(lambda v: loss(v)))(values))
+    ways: tuple[tuple[bool, remat.Remat], ...] = (
+        *((False, "none"), (True, "none"), (True, "blocks")),
+    )
+    for fuses, policy in ways:
+        monkeypatch.setattr(PrismConv, "fuses", lambda *_, fuses=fuses: fuses)
+        with remat.rematerializing(policy):
+            found.append(jax.jit(jax.value_and_grad(lambda v: loss(v)))(values))
     (expected, gradient), *others = found
     largest = max(np.abs(g).max() for g in gradient.values())
     for value, other in others:
@@ -170,11 +176,13 @@ def test_time_rides_on_fused_half_blocks(monkeypatch, scale_shift):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("time_conv", ["dense", "prism"])
-def test_every_parameter_is_trained(time_conv):
+@pytest.mark.parametrize(
+    ("conv", "time_conv"), [("dense",) * 2, ("deepprism", "prism")]
+)
+def test_every_parameter_is_trained(conv, time_conv):
     # One group over two fields: else the norms take away what biases add.
-    options = TINY | {"norm_groups": 1, "fields": 2, "time_conv": time_conv}
-    network = structure(**options, classes=3)
+    options = FLAT | {"norm_groups": 1, "fields": 2, "classes": 3}
+    network = structure(**options, conv=conv, time_conv=time_conv)
     values = random_values(network)
 
     def loss(values):
@@ -182,28 +190,27 @@ def test_every_parameter_is_trained(time_conv):
 
     gradients = jax.jit(jax.grad(loss))(values)
     for name in network.parameters:
-        assert np.abs(gradients[name]).max() > 1e-6, name
+        # One number on all keys changes no softmax.
+        if not name.endswith("key.bias"):
+            assert np.abs(gradients[name]).max() > 1e-5, name
 
 
 @pytest.mark.slow
-def test_at_first_it_predicts_nothing_and_learns_everywhere():
-    model = UNet(**TINY, rngs=nnx.Rngs(0))
-    assert not np.any(model(X, T))
-    moved = [
-        block
-        for level in (*model.down, model.middle, *model.up)
-        for block in level.units
-    ]
-    for unit in moved:
-        assert not np.any(unit.res.conv2.kernel[...])
-        assert np.any(unit.res.conv1.kernel[...])
+def test_at_first_residual_blocks_add_nothing_and_the_prediction_is_zero():
+    values = jax.jit(lambda: values_of(UNet(**FLAT, rngs=nnx.Rngs(0))))()
+    zero = {name for name, x in values.items() if "kernel" in name and not np.any(x)}
+    assert zero == {
+        name
+        for name in values
+        if name.endswith(("conv2.kernel", "output.kernel", "conv_out.kernel"))
+    }
 
 
 @pytest.mark.slow
 def test_bfloat16_is_near_float32():
     x = jnp.tile(X, (1, 2, 2, 1))
     exact, coarse = (
-        structure(**TINY, time_conv="prism", dtype=dtype)
+        structure(**FLAT, time_conv="prism", dtype=dtype)
         for dtype in (jnp.float32, "bfloat16")
     )
     values = random_values(exact)
