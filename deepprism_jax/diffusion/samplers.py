@@ -54,6 +54,9 @@ class Memory(NamedTuple):
     """log(alpha / sigma) there."""
 
 
+FAR = 50.0
+"""Ratio of sigma / alpha at two times beyond which a step has no second order."""
+
 Stepper = Callable[..., tuple[jax.Array, Any]]
 """`(denoise, now, next, x, memory, key, first=..., last=...) -> (x, memory)`."""
 
@@ -141,7 +144,9 @@ def heun(denoise, now, next_, x, memory, key, *, first, last):
     """Step by the mean of the directions here and there, of second order.
 
     Karras et al., 2022, algorithm 1 without churn, in x / alpha and sigma / alpha. Two
-    evaluations a step, and one in the last, which ends where there is no direction.
+    evaluations a step; one in the last, which ends where there is no direction, and
+    one where sigma / alpha falls more than `FAR` times: from almost nothing but noise,
+    where a cosine schedule begins, the mean of both directions leads anywhere.
     """
     del first, key
     x0, eps = denoise(x, now.t)
@@ -152,7 +157,8 @@ def heun(denoise, now, next_, x, memory, key, *, first, last):
         ahead = next_.sigma / next_.alpha - now.sigma / now.alpha
         return next_.alpha * (x / now.alpha + ahead * mean)
 
-    return lax.cond(last, lambda there: there, correct, there), memory
+    far = now.sigma * next_.alpha > FAR * next_.sigma * now.alpha  # so is the last step
+    return lax.cond(last | far, lambda there: there, correct, there), memory
 
 
 def dpmpp_2m(denoise, now, next_, x, memory, key, *, first, last):

@@ -164,5 +164,7 @@ def _table(classes: int, channels: int, rngs: nnx.Rngs) -> nnx.Param | None:
 
 
 def _rows(table: nnx.Param, labels: Int[Array, " b"]) -> jax.Array:
-    """Vectors of the labels; the one past the last is no class, and zero."""
-    return jnp.take(table[...], labels, axis=0, mode="fill", fill_value=0.0)
+    """Vectors of the labels; one below 0 or past the last is no class, and zero."""
+    rows = table[...]
+    labels = jnp.where(labels < 0, len(rows), labels)  # they would count from the end
+    return jnp.take(rows, labels, axis=0, mode="fill", fill_value=0.0)

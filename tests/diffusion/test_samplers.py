@@ -77,13 +77,15 @@ def test_times_are_spaced(spacing, times):
 MEAN, STD = 0.3, 0.5
 
 
-def on_a_gaussian(name, steps):
+FINE = schedules.linear(20_000, 5e-6, 1e-3)
+
+
+def on_a_gaussian(name, steps, schedule=FINE, spacing="linspace"):
     """Error of mean and standard deviation that a sampler reaches for N(MEAN, STD).
 
     The network is exact. A deterministic sampler is then an affine map, known by what
     it does to two numbers.
     """
-    schedule = schedules.linear(20_000, 5e-6, 1e-3)
 
     def denoise(x, t):
         alpha, sigma = (jnp.asarray(table)[t] for table in schedule)
@@ -91,7 +93,7 @@ def on_a_gaussian(name, steps):
         x0 = MEAN + gain * (x - alpha * MEAN)
         return denoised("x0", x0, x, alpha, sigma)
 
-    path = path_of(schedule, spaced(schedule.steps, steps, "linspace"))
+    path = path_of(schedule, spaced(schedule.steps, steps, spacing))
     first = float(path.alpha[0])
     mean = first * MEAN
     std = np.sqrt((first * STD) ** 2 + float(path.sigma[0]) ** 2)
@@ -107,6 +109,16 @@ def test_the_error_on_a_gaussian_falls_with_the_order(name, order):
     measured = np.log(few / many) / np.log(8)
     assert order - 0.25 < measured < order + 0.25
     assert many < {1: 1e-2, 2: 2e-3}[order]
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine"])
+@pytest.mark.parametrize("sampler", ["heun", "dpmpp_2m"])
+def test_the_second_order_pays_at_few_steps_of_any_schedule(sampler, name):
+    schedule = schedules.make_schedule(name, 1000)
+    error, first = (
+        on_a_gaussian(s, 25, schedule, "trailing") for s in (sampler, "ddim")
+    )
+    assert error < 0.75 * first < 0.06
 
 
 def test_ancestral_sampling_reaches_mean_and_variance():

@@ -11,6 +11,7 @@ Every process writes the part of the images that it reads, and maps all of them.
 
 import contextlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -59,6 +60,25 @@ class LatentCache:
         return [
             read_record(self.folder, Part(p, self.parts)) for p in range(self.parts)
         ]
+
+    def is_complete(self) -> bool:
+        """Return whether all parts are there, with all of their arrays.
+
+        Raises:
+            ValueError: a record is damaged.
+        """
+        try:
+            rows = [record["images"] for record in self.records]
+            there = [*self._mapped.values(), self._arrays("label")]
+            axes = [1] * (len(there) - 1) + [0]
+        except (OSError, ValueError) as error:
+            if "damaged: delete" in str(error):
+                raise
+            return False
+        return all(
+            [len(np.moveaxis(x, axis, 0)) for x in arrays] == rows
+            for arrays, axis in zip(there, axes, strict=True)
+        )
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -203,9 +223,7 @@ def write_part(
                         continue
                     if name not in outs:
                         shape = (flips, images, *x.shape[1:])
-                        outs[name] = np.lib.format.open_memmap(
-                            part_file(name), "w+", np.float16, shape
-                        )
+                        outs[name] = _allocated(part_file(name), shape)
                     outs[name][flip, rows] = x
                 mean, std = (
                     None if x is None else x[mask].astype(np.float64)
@@ -237,3 +255,16 @@ def write_part(
         "sum_of_squares": squares.tolist(),
     }
     write_text(folder / f"{part.name}.json", json.dumps(record, indent=2) + "\n")
+
+
+def _allocated(path: Path, shape: tuple[int, ...]) -> np.ndarray:
+    """Return a new file's float16 array, mapped; the disk has room for all of it.
+
+    Raises:
+        OSError: it has not. Found out later, that would kill the process.
+    """
+    out = np.lib.format.open_memmap(path, "w+", np.float16, shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return out

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from deepprism_jax.training.ldm.config import LDMConfig
+from deepprism_jax.training.ldm.config import DenoisingConfig, LDMConfig
 from deepprism_jax.training.preflight import (
     PreflightError,
     batch_problems,
@@ -41,6 +41,7 @@ def check(config: LDMConfig, *, devices: int, processes: int = 1) -> None:
     problems = [
         *common_problems(config, _LEAST),
         *_shares(config),
+        *_noise(config.diffusion),
         *_sizes(config),
         *_mesh(config, devices),
         *batch_problems(config, devices, processes),
@@ -63,6 +64,15 @@ def _shares(config: LDMConfig) -> Iterator[str]:
         yield (
             f"train.keep_best={config.train.keep_best}: the loss of a denoiser does "
             "not tell which checkpoint draws best; set --train.keep-best 0"
+        )
+
+
+def _noise(diffusion: DenoisingConfig) -> Iterator[str]:
+    if diffusion.target == "eps" and diffusion.schedule == "cosine":
+        yield (
+            "diffusion.target=eps with diffusion.schedule=cosine: at its last times so "
+            "little is left of a latent that the errors of the noise blow up in "
+            "sampling; set --diffusion.target v, or --diffusion.schedule scaled_linear"
         )
 
 

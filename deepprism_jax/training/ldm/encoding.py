@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from deepprism_jax.data import EvalBatches, Source
+from deepprism_jax.data import EvalBatches, Source, class_names
 from deepprism_jax.files import cache_directory
 from deepprism_jax.layers.functional import Functional, Values, values_of
 from deepprism_jax.models import AutoencoderVQ
@@ -60,10 +60,13 @@ def latents_of(
         "source": f"{data.source} {data.name}".strip(),
         "images_of_source": len(source),
         "images_of_split": batches.images,
-        "first_images": fingerprint(source),
+        "resize": data.resize,
+        "fingerprint": fingerprint(source),
+        "classes": list(class_names(source)),
     }
     if data.latents:
-        folder = Path(data.latents).expanduser() / split_name(split)
+        name = f"{split_name(split)}-{batches.images}" + ("-mirrored" if flip else "")
+        folder = Path(data.latents).expanduser() / name
     else:
         key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
         folder = cache_directory() / "latents" / key[:16]
@@ -82,11 +85,18 @@ def hash_of(text: str) -> str:
 
 
 def fingerprint(source: Source) -> str:
-    """Return a hash of a few images of a source, evenly spaced.
+    """Return a hash of a source: of its files, or else its labels, and a few images.
 
-    Those that cannot be read are passed over.
+    Images are evenly spaced, and those that cannot be read are passed over.
     """
     digest = hashlib.sha256()
+    within = getattr(source, "source", source)  # of what keeps images in memory
+    for file in map(Path, getattr(within, "files", ())):
+        about = file.stat()
+        text = f"{file.parent.name}/{file.name} {about.st_size} {about.st_mtime_ns}\n"
+        digest.update(text.encode())
+    if (labels := getattr(within, "labels", None)) is not None:
+        digest.update(np.asarray(labels, np.int64).tobytes())
     for place in np.unique(np.linspace(0, len(source) - 1, _LOOKED_AT).astype(int)):
         try:
             image = np.ascontiguousarray(source[int(place)]["image"])

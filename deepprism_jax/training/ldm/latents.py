@@ -15,7 +15,6 @@ from deepprism_jax.training.ldm.cache import (
     Encode,
     LatentCache,
     Part,
-    read_record,
     write_part,
 )
 
@@ -39,21 +38,19 @@ class Latents:
     flips: int
 
     def check(self) -> bool:
-        """Return whether this process's part is there.
+        """Return whether they are all there, in however many parts.
 
         Raises:
             ValueError: what is there was made of something else, or is damaged.
         """
-        try:
-            record = read_record(self.folder, self.part)
-        except FileNotFoundError:
-            self._refuse_others()
+        cache = self._found()
+        if cache is None:
             return False
         for name, asked in self.facts.items():
-            if record.get(name) != asked:
+            if (there := cache.records[0].get(name)) != asked:
                 raise ValueError(
-                    f"{self.folder} holds latents of another {name} "
-                    f"({record.get(name)}, here {asked}): choose another --data.latents"
+                    f"{self.folder} holds latents of other {name} "
+                    f"({there}, here {asked}): choose another --data.latents"
                 )
         return True
 
@@ -77,20 +74,23 @@ class Latents:
         Raises:
             ValueError: no image could be read.
         """
-        cache = LatentCache(self.folder, self.part.count)
-        if not len(cache):
+        cache = self._found()
+        if cache is None or not len(cache):
             raise ValueError(f"{self.folder} holds no latent: no image could be read")
         return cache
 
-    def _refuse_others(self) -> None:
-        """Refuse a folder with the parts of another number of processes."""
-        others = sorted(self.folder.glob("part-*-of-*.json"))
-        count = f"-of-{self.part.count:05}.json"
-        if others and not others[0].name.endswith(count):
-            raise ValueError(
-                f"{self.folder} holds latents that another number of processes has "
-                "made: choose another --data.latents"
-            )
+    def size(self, numbers: int) -> int:
+        """Return the bytes on disk of latents of so many numbers, at most."""
+        return 2 * 2 * self.flips * self.images.images * numbers
+
+    def _found(self) -> LatentCache | None:
+        """Return what is there and complete, or None."""
+        found = {path.name[-10:-5] for path in self.folder.glob("part-*-of-*.json")}
+        for count in sorted(found):
+            cache = LatentCache(self.folder, int(count))
+            if cache.is_complete():
+                return cache
+        return None
 
 
 class HeldOut(NamedTuple):

@@ -88,7 +88,7 @@ def open_data(config: LDMConfig) -> Data:
         shared = {"process_index": index, "process_count": count}
         source = open_split(data, data.train_split)
         held_out = open_split(data, data.eval_split)
-        names = _check_classes(config, source)
+        names = _check_classes(config, source, held_out)
         autoencoder = _autoencoder(config)
         if autoencoder is None:
             batches = train_batches(
@@ -231,8 +231,10 @@ def data_line(config: LDMConfig, data: Data) -> str:
     if held_out.latents is None:
         return f"{line} pixels"
     latents = data.train.latents
-    verb = "in" if latents.check() else "to be encoded to"
-    return f"{line} latents {verb} {latents.folder}"
+    if latents.check():
+        return f"{line} latents in {latents.folder}"
+    size = latents.size(height * width * channels) / 2**20
+    return f"{line} latents, {size:,.0f} MiB to be encoded to {latents.folder}"
 
 
 def images_per_step(config: LDMConfig, data: Data) -> int:
@@ -290,7 +292,9 @@ def _rows(config: LDMConfig) -> int:
     return config.train.batch_size // config.train.accumulation
 
 
-def _check_classes(config: LDMConfig, source: Source) -> tuple[str, ...]:
+def _check_classes(
+    config: LDMConfig, source: Source, held_out: Source
+) -> tuple[str, ...]:
     """Return the names of the classes that the model is conditioned on."""
     names, asked = class_names(source), config.model.classes
     if not asked:
@@ -305,6 +309,12 @@ def _check_classes(config: LDMConfig, source: Source) -> tuple[str, ...]:
             f"model.classes={asked}, but data.source={config.data.source} has "
             f"{len(names) or 'no'} classes: {remedy}"
         )
+    if class_names(held_out) != names:
+        raise ValueError(
+            f"data.eval_split={config.data.eval_split} has other classes than "
+            f"data.train_split={config.data.train_split}: give one with the same, or "
+            "set --model.classes 0"
+        )
     return names
 
 
@@ -315,8 +325,8 @@ def _keep_autoencoder(autoencoder: Any, path: AnyPath) -> None:
         save_pretrained(autoencoder, path)
     elif fingerprint(open_autoencoder(path)) != fingerprint(autoencoder):
         raise PreflightError(
-            f"{path} is another autoencoder than autoencoder.path: bring that back, or "
-            "choose another --workdir"
+            f"autoencoder.path is another autoencoder than {path}, which the run began "
+            f"with: give --autoencoder.path {path}"
         )
 
 

@@ -30,8 +30,8 @@ def encode(images):
     return mean, 0.1 + mean / 8
 
 
-def source():
-    return Damaged(PIXELS, LABELS, ("a", "b", "c"))
+def source(labels=LABELS, names=("a", "b", "c")):
+    return Damaged(PIXELS, labels, names)
 
 
 def written(folder, processes, flips=2):
@@ -95,14 +95,14 @@ def test_what_ends_an_encoding_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def latents(folder, autoencoder="A", part=None):
+def latents(folder, autoencoder="A", part=None, **about):
     data = LatentDataConfig(latents=str(folder), image_size=(SIDE, SIDE))
-    part = part or Part(0, 1)
+    part, images = part or Part(0, 1), source(**about)
     batches = eval_batches(
-        source(), batch_size=4, image_size=(SIDE, SIDE), process_count=part.count
+        images, batch_size=4, image_size=(SIDE, SIDE), process_count=part.count
     )
     return latents_of(
-        data, "train", source(), batches, part, autoencoder=autoencoder, flip=True
+        data, "train", images, batches, part, autoencoder=autoencoder, flip=True
     )
 
 
@@ -111,11 +111,24 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path):
     assert not ours.check()
     ours.make(encode, lambda done: None)
     assert latents(tmp_path).check()
-    with pytest.raises(ValueError, match=r"another autoencoder \(A, here B\): choose"):
+    with pytest.raises(ValueError, match=r"other autoencoder \(A, here B\): choose"):
         latents(tmp_path, "B").check()
-    with pytest.raises(ValueError, match="another number of processes"):
-        latents(tmp_path, part=Part(0, 2)).check()
-    (tmp_path / "train" / "part-00000-of-00001.json").write_text("{")
+    with pytest.raises(ValueError, match="other classes"):
+        latents(tmp_path, names=("a", "b", "d")).check()
+    with pytest.raises(ValueError, match="other fingerprint"):
+        latents(tmp_path, labels=LABELS[::-1].copy()).check()
+
+
+def test_what_another_number_of_processes_made_is_read_and_damage_is_found(tmp_path):
+    ours = latents(tmp_path)
+    ours.make(encode, lambda done: None)
+    assert latents(tmp_path, part=Part(1, 2)).check()
+    mean = next(ours.folder.glob("*.mean.npy"))
+    mean.write_bytes(mean.read_bytes()[:-8])
+    assert not latents(tmp_path).check()
+    mean.unlink()
+    assert not latents(tmp_path).check()
+    next(ours.folder.glob("*.json")).write_text("{")
     with pytest.raises(ValueError, match="is damaged: delete"):
         latents(tmp_path).check()
 

@@ -184,6 +184,11 @@ def test_devices_share_a_batch_without_a_change(config):
         ("data", {"image_size": (8, 6)}, r"multiples of 8, .* the nearest is \(8, 8\)"),
         ("model", {"attention": (8,)}, r"no level 8 times smaller; choose among \[1,"),
         ("diffusion", {"class_dropout": 1.0}, r"must lie in \[0, 1\)"),
+        (
+            "diffusion",
+            {"target": "eps"},
+            "schedule=cosine: .*; set --diffusion.target v",
+        ),
         ("mesh", {"channel": 2}, "U-Nets are not cut along channels"),
         ("data", {"encode_batch": 6}, "divisible by the 4 devices; the nearest is 8"),
     ],
@@ -205,7 +210,7 @@ def test_the_latents_of_another_autoencoder_are_refused(config, tmp_path):
     other.save_pretrained(tmp_path / "other")
     autoencoder = dataclasses.replace(config.autoencoder, path=str(tmp_path / "other"))
     wrong = dataclasses.replace(config, autoencoder=autoencoder)
-    with pytest.raises(PreflightError, match="holds latents of another autoencoder"):
+    with pytest.raises(PreflightError, match="holds latents of other autoencoder"):
         program.train(wrong, tmp_path / "run")
 
 
