@@ -70,6 +70,7 @@ def load_latent_model(run: Run) -> LatentModel:
             autoencoder_factor=factor,
             unet_factor=network.factor,
             classes=_class_names(run, network.options["classes"]),
+            guidable=noise.class_dropout > 0,
         ),
     )
 

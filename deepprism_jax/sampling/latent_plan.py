@@ -45,6 +45,8 @@ class Abilities:
     """Of which the latent's sides are multiples."""
     classes: tuple[str, ...] = ()
     """Names; () of an unconditional model."""
+    guidable: bool = True
+    """Whether labels were withheld in training."""
 
     @property
     def unit(self) -> int:
@@ -141,7 +143,7 @@ def _numbers(
     options: Options, can: Abilities, steps: int, strength: float
 ) -> Iterator[str]:
     way = Way(options.sampler, steps, options.eta, options.guidance)
-    yield from ways.problems(way, can.times, len(can.classes))
+    yield from ways.problems(way, can.times, len(can.classes), guidable=can.guidable)
     if 1 <= steps <= can.times and 0 < strength <= 1 and round(strength * steps) == 0:
         yield (
             f"--strength {strength:g} of {steps} steps is none: choose at least "

@@ -1,5 +1,6 @@
 """Runs of latent diffusion: what is drawn of them, refused, and said of it."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -92,6 +93,13 @@ def test_samples_are_those_of_their_seeds_and_classes_take_turns(monkeypatch):
 def test_ways_that_no_model_can_go_are_refused(options, classes, says):
     with pytest.raises(PreflightError, match=says):
         choose_way(Options(**options), model(classes=classes))
+
+
+def test_guidance_needs_a_model_that_was_trained_without_labels_too():
+    one = dataclasses.replace(model(), guidable=False)
+    assert choose_way(Options(), one).guidance == 1.0
+    with pytest.raises(PreflightError, match=r"class-dropout above 0: leave it out"):
+        choose_way(Options(guidance=2.0), one)
 
 
 def test_steps_left_open_are_those_of_the_sampler_or_all_times():

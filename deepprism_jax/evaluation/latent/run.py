@@ -149,7 +149,7 @@ def choose_way(options: Options, model: Trained) -> Way:
     times = model.schedule.steps
     steps = steps_of(options.sampler, options.steps, times)
     way = Way(options.sampler, steps, options.eta, options.guidance)
-    if found := list(problems(way, times, model.classes)):
+    if found := list(problems(way, times, model.classes, guidable=model.guidable)):
         raise PreflightError(*found)
     return way
 

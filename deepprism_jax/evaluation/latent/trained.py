@@ -29,6 +29,8 @@ class Trained:
     target: Target
     size: tuple[int, int]
     """Height and width of the latents that it was trained on."""
+    guidable: bool = True
+    """Whether labels were withheld in training."""
 
     @property
     def classes(self) -> int:
@@ -77,7 +79,8 @@ def load(run: FoundRun) -> Trained:
         network.check_latent((*size, channels))
     noise = config.diffusion
     schedule = make_schedule(noise.schedule, noise.times)
-    return Trained(network, autoencoder, schedule, noise.target, size)
+    guidable = noise.class_dropout > 0
+    return Trained(network, autoencoder, schedule, noise.target, size, guidable)
 
 
 def parameters(options: dict[str, Any]) -> tuple[int, int]:

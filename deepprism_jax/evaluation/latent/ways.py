@@ -32,13 +32,16 @@ def steps_of(sampler: SamplerName, asked: int | None, times: int) -> int:
     return min(STEPS[sampler], times) if asked is None else asked
 
 
-def problems(way: Way, times: int, classes: int) -> Iterator[str]:
+def problems(
+    way: Way, times: int, classes: int, *, guidable: bool = True
+) -> Iterator[str]:
     """Say why a model cannot be drawn from in a way, with the value and the remedy.
 
     Args:
         way: as the command line asks for it.
         times: of the schedule that the model was trained for.
         classes: that it knows.
+        guidable: it has learned to do without them too.
     """
     if not 1 <= way.steps <= times:
         yield (
@@ -55,4 +58,9 @@ def problems(way: Way, times: int, classes: int) -> Iterator[str]:
         yield (
             f"--guidance {way.guidance:g} needs classes, and the model knows none: "
             "leave it out"
+        )
+    elif way.guidance != 1 and not guidable:
+        yield (
+            f"--guidance {way.guidance:g} needs a model that was trained without "
+            "classes too, by --diffusion.class-dropout above 0: leave it out"
         )
