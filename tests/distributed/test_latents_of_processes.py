@@ -72,8 +72,8 @@ def test_the_number_of_processes_does_not_change_the_run(tmp_path):
         losses[count] += [line["eval/loss"] for line in read if "eval/loss" in line]
         model = UNet.from_pretrained(tmp_path / name)
         values[count] = model.latent_mean[...], model.latent_std[...]
-        parts = tmp_path / f"latents-{name}" / "train"
-        assert len(list(parts.glob("*.json"))) == count
+        parts = (tmp_path / f"latents-{name}").glob("train-*/*.json")
+        assert len(list(parts)) == count
     assert len(losses[1]) == 4 + 2
     np.testing.assert_allclose(losses[2], losses[1], rtol=1e-5)
     np.testing.assert_allclose(values[2], values[1], rtol=1e-5)
