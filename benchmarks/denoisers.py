@@ -11,7 +11,6 @@ a sampler needs. Subjects take turns, and the medians are printed.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import tyro
 from report import Report, table
-from timing import Run, Timing, interleave
+from timing import Run, Timing, held, measure
 
 from configs import CONFIGS
 from deepprism_jax.layers.functional import Functional
@@ -29,7 +28,6 @@ from deepprism_jax.training.ldm.trainer import LDMTrainer
 from deepprism_jax.training.sharding import make_mesh
 from deepprism_jax.training.sinddm.config import SinDDMConfig
 from deepprism_jax.training.sinddm.trainer import SinDDMTrainer
-from deepprism_jax.training.state import TrainState
 
 
 @dataclass(frozen=True)
@@ -147,13 +145,7 @@ def main(options: Options) -> None:
     options.check()
     keep_memory()
     measured = sorted(subjects(options), key=lambda one: one.name)
-    runs = {
-        (number, part): run
-        for number, subject in enumerate(measured)
-        for part, run in subject.runs.items()
-    }
-    for (number, part), milliseconds in interleave(runs, options).items():
-        measured[number].milliseconds[part] = milliseconds
+    measure(measured, options)
     title = f"denoisers, float32, {options.clock_used} time"
     headings = (
         "network",
@@ -180,7 +172,7 @@ def _mesh() -> Any:
 
 
 def _size(network: Functional) -> int:
-    return sum(network.shapes[name].size for name in network.parameters)
+    return sum(x.size for x in network.parameter_shapes.values())
 
 
 def _resized(config: Any, width: int) -> Any:
@@ -190,16 +182,7 @@ def _resized(config: Any, width: int) -> Any:
 
 
 def _steps(trainer: Any, batch: Any) -> Run:
-    """A run that puts the state in and keeps the one that comes out."""
-    states: list[TrainState] = [trainer.init()]
-    step = partial(trainer.step, batch=batch)
-
-    def run() -> Any:
-        state, metrics = step(states.pop())
-        states.append(state)
-        return jax.block_until_ready(metrics)
-
-    return run
+    return held(lambda state: trainer.step(state, batch)[0], trainer.init())
 
 
 if __name__ == "__main__":

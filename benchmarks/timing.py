@@ -3,7 +3,7 @@
 import os
 import statistics
 import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -71,6 +71,28 @@ def interleave(subjects: Mapping[Name, Run], timing: Timing) -> dict[Name, float
                 found[name].append(_burst(run, timing.seconds, now))
                 spent[name] += time.perf_counter() - start
     return {name: 1e3 * statistics.median(times) for name, times in found.items()}
+
+
+def measure(subjects: Sequence[Any], timing: Timing) -> None:
+    """Fill in the `milliseconds` of the `runs` of all subjects, which take turns."""
+    runs = {
+        (number, part): run
+        for number, subject in enumerate(subjects)
+        for part, run in subject.runs.items()
+    }
+    for (number, part), milliseconds in interleave(runs, timing).items():
+        subjects[number].milliseconds[part] = milliseconds
+
+
+def held(step: Callable[[Any], Any], state: Any) -> Run:
+    """Return a run that puts a state in and keeps the one that comes out."""
+    states = [state]
+
+    def run() -> Any:
+        states.append(step(states.pop()))
+        return jax.block_until_ready(states)
+
+    return run
 
 
 def _burst(run: Run, least: float, now: Callable[[], float]) -> float:

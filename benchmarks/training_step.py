@@ -13,7 +13,7 @@ DeepPrism as the paper's Conv3d. Subjects take turns, and the medians are printe
 
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -25,7 +25,7 @@ import optax
 import tyro
 from plotting import draw_bars
 from report import Report, table
-from timing import Run, Timing, cores, interleave
+from timing import Run, Timing, cores, held, measure
 
 from deepprism_jax.ops.native import library
 from deepprism_jax.training.allocator import keep_memory
@@ -112,17 +112,6 @@ def jax_subject(
         bytes=plan.argument_size_in_bytes + plan.temp_size_in_bytes,
         runs=runs,
     )
-
-
-def held(step: Callable[[Any], Any], state: Any) -> Run:
-    """A run that puts a state in and keeps the one that comes out."""
-    states = [state]
-
-    def run():
-        states.append(step(states.pop()))
-        return jax.block_until_ready(states)
-
-    return run
 
 
 def update_run(trainer: AutoencoderTrainer, values: dict[str, jax.Array]) -> Run:
@@ -217,13 +206,7 @@ def main(options: Options) -> None:
     options.check()
     keep_memory()
     measured = subjects(options)
-    runs = {
-        (number, part): run
-        for number, subject in enumerate(measured)
-        for part, run in subject.runs.items()
-    }
-    for (number, part), milliseconds in interleave(runs, options).items():
-        measured[number].milliseconds[part] = milliseconds
+    measure(measured, options)
     title = f"training step, 32 px, {options.dtype}, {options.clock_used} time"
     headings = ("network", "parameters", "memory (MiB)", "images/s", "step (ms)")
     headings += ("forward (ms)", "step / forward", "update")

@@ -30,3 +30,13 @@ def random_model(make, seed):
         return jax.numpy.asarray(rng.normal(0, 0.2, x.shape), x.dtype)
 
     return nnx.merge(graphdef, jax.tree.map(fill, state))
+
+
+def refused_in_one_line(main, argv, capsys):
+    """Check that a program refuses its arguments with one line, and return that."""
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    return captured.err

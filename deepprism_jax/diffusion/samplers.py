@@ -148,7 +148,7 @@ def heun(denoise, now, next_, x, memory, key, *, first, last):
     one where sigma / alpha falls more than `FAR` times: from almost nothing but noise,
     where a cosine schedule begins, the mean of both directions leads anywhere.
     """
-    del first, key
+    del first, last, key
     x0, eps = denoise(x, now.t)
     there = next_.alpha * x0 + next_.sigma * eps
 
@@ -158,7 +158,7 @@ def heun(denoise, now, next_, x, memory, key, *, first, last):
         return next_.alpha * (x / now.alpha + ahead * mean)
 
     far = now.sigma * next_.alpha > FAR * next_.sigma * now.alpha  # so is the last step
-    return lax.cond(last | far, lambda there: there, correct, there), memory
+    return lax.cond(far, lambda there: there, correct, there), memory
 
 
 def dpmpp_2m(denoise, now, next_, x, memory, key, *, first, last):

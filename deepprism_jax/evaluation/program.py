@@ -39,7 +39,7 @@ from deepprism_jax.evaluation.table4 import IMAGES
 from deepprism_jax.evaluation.trained import Trained, load_trained
 from deepprism_jax.files import replacing, write_text
 from deepprism_jax.training.allocator import keep_memory
-from deepprism_jax.training.grids import save_grid
+from deepprism_jax.training.grids import enlargement, save_grid
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.setup import open_split
 from deepprism_jax.training.sharding import make_mesh, place_batch, replicated
@@ -233,6 +233,6 @@ def save_examples(
     pictures = {"input": batch["image"][shown]}
     for name, contestant in contestants.items():
         pictures[name] = np.asarray(contestant.reconstruct(placed).pixels)[shown]
-    scale = max(1, 64 // max(batch["image"].shape[1:3]))
+    scale = enlargement(max(batch["image"].shape[1:3]))
     with replacing(path) as part:
         save_grid(part, pictures, scale=scale)

@@ -73,6 +73,15 @@ def find_run(path: Path, config: type, *, model: str, export: str) -> FoundRun |
     if chosen is not None:
         results = workdir / f"eval-{chosen.name}"
         return FoundRun(workdir, of_run, Path(str(chosen)), results)
+    return FoundRun(workdir, of_run, newest_checkpoint(workdir), workdir)
+
+
+def newest_checkpoint(workdir: Path) -> Path:
+    """Return the newest checkpoint of a run that can be read.
+
+    Raises:
+        PreflightError: none can be.
+    """
     checkpoints = Checkpoints(workdir / CHECKPOINTS, keep=1, say=log.warning)
-    step, _ = checkpoints.restore({"config": None})  # the newest that is readable
-    return FoundRun(workdir, of_run, workdir / CHECKPOINTS / str(step), workdir)
+    step, _ = checkpoints.restore({"config": None})
+    return workdir / CHECKPOINTS / str(step)

@@ -45,6 +45,11 @@ def _step(
     return block(x), None
 
 
+def fuses(conv: Any, x: Float[Array, "b h w c"]) -> bool:
+    """Say whether a convolution takes what precedes it into its own pass over x."""
+    return hasattr(conv, "fuses") and conv.fuses(x)
+
+
 class ResBlock(nnx.Module):
     """`x + 2 * (norm, SiLU, conv)(x)`, the paper's Res.
 
@@ -85,7 +90,7 @@ class ResBlock(nnx.Module):
         A convolution that has a kernel for it takes normalisation and SiLU into its own
         pass over the map.
         """
-        if not self._fuses(x):
+        if self.shortcut is not None or not fuses(self.conv1, x):
             h = self.conv1(self.norm1.silu(x))
             x = x if self.shortcut is None else self.shortcut(x)
             return x + self.conv2(self.norm2.silu(h)), None
@@ -93,11 +98,6 @@ class ResBlock(nnx.Module):
         h, of_h, x = self.conv1.after_silu(x, first(known or moments(x)))
         y, of_y, _ = self.conv2.after_silu(h, second(of_h), residual=x)
         return y, of_y
-
-    def _fuses(self, x: jax.Array) -> bool:
-        if self.shortcut is not None:
-            return False
-        return hasattr(self.conv1, "fuses") and self.conv1.fuses(x)
 
 
 class AttentionBlock(nnx.Module):

@@ -54,6 +54,12 @@ class Functional(Generic[ModuleT]):
         }
 
     @property
+    def parameter_shapes(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Shape and type of what gradients train."""
+        shapes = self.shapes
+        return {name: shapes[name] for name in self.parameters}
+
+    @property
     def channel_axes(self) -> dict[str, int | None]:
         """Axis of every value that counts channels of feature maps; None without one.
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from deepprism_jax.layers.blocks import fuses
 from deepprism_jax.layers.conv import ConvFactory, zeroed
 from deepprism_jax.layers.norm import GroupNorm
 from deepprism_jax.ops.half_block import Affine
@@ -69,7 +70,7 @@ class TimeResBlock(nnx.Module):
         """
         time = self.condition(condition)
         drops = self.dropout > 0.0 and dropout_keys is not None
-        if drops or not (hasattr(self.conv1, "fuses") and self.conv1.fuses(x)):
+        if drops or not fuses(self.conv1, x):
             h = self.conv1(self.norm1.silu(x))
             h = self._after_time(h, time)
             if drops:

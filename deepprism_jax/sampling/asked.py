@@ -4,9 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import NamedTuple
 
+from deepprism_jax.evaluation.options import LAST_SEED
 from deepprism_jax.sampling.options import Options
-
-LAST_SEED = 2**31 - 1
 
 
 class Own(NamedTuple):

@@ -15,10 +15,10 @@ from deepprism_jax.diffusion.guidance import covered, repeated
 from deepprism_jax.diffusion.pyramid import Size
 from deepprism_jax.diffusion.samplers import make_stepper, spaced
 from deepprism_jax.evaluation.latent.ways import PIXELS_AT_ONCE, POSITIONS_AT_ONCE
+from deepprism_jax.evaluation.options import LAST_SEED
 from deepprism_jax.evaluation.setup import FailedError
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.ops import to_float
-from deepprism_jax.sampling.asked import LAST_SEED
 from deepprism_jax.sampling.drawing import Advance, Drawing
 from deepprism_jax.sampling.latent_model import LatentModel, load_latent_model
 from deepprism_jax.sampling.latent_plan import LatentPlan, make_latent_plan

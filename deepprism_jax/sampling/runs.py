@@ -1,18 +1,15 @@
 """A run to draw from: what kind of model it trained, and which checkpoint is meant."""
 
-import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepprism_jax.training.checkpoints import Checkpoints
+from deepprism_jax.evaluation.runs import newest_checkpoint
 from deepprism_jax.training.systems import name_of
 from deepprism_jax.training.workdir import read_config
 from deepprism_jax.weights.items import steps
 from deepprism_jax.weights.pretrained import CHECKPOINTS, ORBAX, WEIGHTS, checkpoint_at
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -75,10 +72,6 @@ def checkpoint_of(run: Run) -> Path:
     """Return the checkpoint that is meant, or the newest that can be read.
 
     Raises:
-        FileNotFoundError: none can be read.
+        PreflightError: none can be read.
     """
-    if run.checkpoint is not None:
-        return run.checkpoint
-    checkpoints = Checkpoints(run.workdir / CHECKPOINTS, keep=1, say=log.warning)
-    step, _ = checkpoints.restore({"config": None})
-    return run.workdir / CHECKPOINTS / str(step)
+    return run.checkpoint or newest_checkpoint(run.workdir)

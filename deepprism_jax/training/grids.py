@@ -9,6 +9,14 @@ from PIL import Image, ImageDraw, ImageFont
 GAP = 2
 """White pixels between images."""
 
+SIDE = 64
+"""Small images are enlarged to at least about this many pixels."""
+
+
+def enlargement(side: int) -> int:
+    """Return how many times images of so many pixels a side are enlarged."""
+    return max(1, SIDE // side)
+
 
 def image_grid(
     rows: Mapping[str, np.ndarray], *, scale: int = 1, captions: bool = True

@@ -156,6 +156,16 @@ def _batch(
         )
 
 
+def width_problems(model: Any) -> Iterator[str]:
+    """Check that norm groups and heads of a model's config share out its width."""
+    for name, parts in (("norm_groups", model.norm_groups), ("heads", model.heads)):
+        if parts >= 1 and model.width >= 1 and model.width % parts:
+            yield (
+                f"model.{name}={parts} must divide model.width={model.width}; choose "
+                f"one of {divisors(model.width)}"
+            )
+
+
 def divisors(number: int) -> list[int]:
     """Return the divisors of a positive number, smallest first."""
     return [d for d in range(1, number + 1) if number % d == 0]

@@ -8,7 +8,7 @@ from jax.sharding import Mesh
 
 from deepprism_jax.data import make_source
 from deepprism_jax.training.config import DataConfig
-from deepprism_jax.training.sharding import make_mesh
+from deepprism_jax.training.sharding import AXES, make_mesh, mesh_sizes
 
 
 class Data(NamedTuple):
@@ -29,6 +29,16 @@ def mesh_of(config: Any, devices: Sequence[Any] | None = None) -> Mesh:
         ValueError: they cannot be.
     """
     return make_mesh(devices, **asdict(config.mesh))
+
+
+def mesh_shape(config: Any, devices: int) -> dict[str, int]:
+    """Return how the config arranges that many devices: sizes by axis.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    sizes = mesh_sizes(devices, **asdict(config.mesh))
+    return dict(zip(AXES, sizes, strict=True))
 
 
 def open_split(data: DataConfig, split: str) -> Any:

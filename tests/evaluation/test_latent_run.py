@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import corner
 import jax
@@ -13,7 +12,6 @@ from flax import nnx
 from rich.console import Console
 
 from deepprism_jax.diffusion.schedules import cosine
-from deepprism_jax.evaluation import networks
 from deepprism_jax.evaluation.latent import run as of_runs
 from deepprism_jax.evaluation.latent.drawing import Samples
 from deepprism_jax.evaluation.latent.run import choose_way, evaluate_latents
@@ -112,16 +110,7 @@ def test_steps_left_open_are_those_of_the_sampler_or_all_times():
 @pytest.fixture
 def inception(monkeypatch, tmp_path):
     """The store holds a network called `inception` that looks at some pixels."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(networks, "INCEPTION", corner.Corner("Inception"))
-    monkeypatch.setattr(networks, "load_inception", lambda path: corner.PARAMS)
-    monkeypatch.setattr(
-        networks.store,
-        "find",
-        lambda name: Path(name) if name == "inception" else None,
-    )
-    monkeypatch.setattr(networks.store, "fingerprint", lambda path: "f" * 16)
-    monkeypatch.setattr(networks.store, "facts", lambda path: {"checked": "sha256"})
+    corner.be_inception(monkeypatch, tmp_path)
 
 
 def test_a_run_stands_beside_its_data(inception, monkeypatch, tmp_path):

@@ -3,7 +3,6 @@
 import csv
 import json
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 import corner
@@ -15,7 +14,7 @@ from PIL import Image
 from rich.console import Console
 
 from deepprism_jax.data import make_source
-from deepprism_jax.evaluation import networks, program
+from deepprism_jax.evaluation import program
 from deepprism_jax.evaluation.generated import evaluate_folder
 from deepprism_jax.evaluation.options import Options
 from deepprism_jax.evaluation.setup import FailedError
@@ -32,16 +31,7 @@ FEW = Options(limit=22, kid_subset=8, splits=2, baselines=False, extremes=3)
 @pytest.fixture(autouse=True)
 def inception(monkeypatch, tmp_path):
     """The store holds a network called `inception` that looks at some pixels."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(networks, "INCEPTION", corner.Corner("Inception"))
-    monkeypatch.setattr(networks, "load_inception", lambda path: corner.PARAMS)
-    monkeypatch.setattr(
-        networks.store,
-        "find",
-        lambda name: Path(name) if name == "inception" else None,
-    )
-    monkeypatch.setattr(networks.store, "fingerprint", lambda path: "f" * 16)
-    monkeypatch.setattr(networks.store, "facts", lambda path: {"checked": "sha256"})
+    corner.be_inception(monkeypatch, tmp_path)
 
 
 class Code(NamedTuple):

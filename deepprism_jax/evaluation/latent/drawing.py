@@ -88,10 +88,8 @@ class Samples:
             times=spaced(model.schedule.steps, way.steps),
             guidance=way.guidance,
         )
-        decoder, values = (
-            Decoder(model.autoencoder, self.mesh),
-            values_of(model.network),
-        )
+        decoder = Decoder(model.autoencoder, self.mesh)
+        values = values_of(model.network)
         for place in range(0, self.count, together):
             begun = time.perf_counter()
             numbers = np.arange(place, place + together)
@@ -119,7 +117,6 @@ class Samples:
 
     @property
     def _decoded(self) -> int:
-        factor = 1 if self.model.autoencoder is None else self.model.autoencoder.factor
-        height, width = (side * factor for side in self.model.size)
+        height, width = (side * self.model.factor for side in self.model.size)
         each = max(PIXELS_AT_ONCE // (height * width), 1)
         return min(each, self.together // self.mesh.size)

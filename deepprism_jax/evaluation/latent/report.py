@@ -13,7 +13,8 @@ from deepprism_jax.evaluation.table4 import WITHOUT_TIME, Row
 from deepprism_jax.files import replacing
 from deepprism_jax.metrics.state import Score
 from deepprism_jax.training.config import DataConfig
-from deepprism_jax.training.grids import save_grid
+from deepprism_jax.training.grids import enlargement, save_grid
+from deepprism_jax.training.preflight import plural
 
 KIND = "generated images"
 """What the figures are of, so that they are not compared with reconstructions."""
@@ -58,7 +59,7 @@ def throughput(samples: Samples) -> str:
     """Say how fast samples were drawn."""
     seconds, devices = samples.seconds, samples.mesh.size
     line = f"{1 / seconds:,.2f} images/s, {seconds:.4f} s an image, on {devices} "
-    line += "device" if devices == 1 else "devices"
+    line += plural(devices, "device")
     return line if samples.compiled else f"{line}, compilation included"
 
 
@@ -102,6 +103,6 @@ class Shown:
             save_grid(
                 part,
                 rows,
-                scale=max(1, 64 // side),
+                scale=enlargement(side),
                 captions=bool(self._samples.model.classes),
             )

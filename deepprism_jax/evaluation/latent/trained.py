@@ -14,7 +14,7 @@ from deepprism_jax.layers.functional import Functional
 from deepprism_jax.models.unet import UNet
 from deepprism_jax.training.ldm.config import LDMConfig
 from deepprism_jax.training.ldm.system import AUTOENCODER, kept_autoencoder
-from deepprism_jax.training.preflight import PreflightError, refusing
+from deepprism_jax.training.preflight import refusing
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,11 @@ class Trained:
     """Height and width of the latents that it was trained on."""
     guidable: bool = True
     """Whether labels were withheld in training."""
+
+    @property
+    def factor(self) -> int:
+        """Pixels of an image a position of the latent, along each side."""
+        return 1 if self.autoencoder is None else self.autoencoder.factor
 
     @property
     def classes(self) -> int:
@@ -56,27 +61,47 @@ def open_run(path: Path) -> FoundRun | None:
 
 
 def load(run: FoundRun) -> Trained:
-    """Load the moving average of a run's U-Net, and its autoencoder.
+    """Load the model of a run, see `load_model`.
 
     Raises:
-        PreflightError: one cannot be read, or they do not belong together.
+        PreflightError: it cannot be loaded.
     """
-    config: LDMConfig = run.config
     with refusing():
-        network = UNet.from_pretrained(run.checkpoint)
-        autoencoder = kept_autoencoder(run.workdir)
+        return load_model(run.workdir, run.config, run.checkpoint)
+
+
+def load_model(workdir: Path, config: LDMConfig, checkpoint: Path) -> Trained:
+    """Load the moving average of a U-Net, and its autoencoder.
+
+    Args:
+        workdir: of the run.
+        config: of the run.
+        checkpoint: the one that is meant.
+
+    Raises:
+        FileNotFoundError: the run lacks its autoencoder.
+        ValueError: the files are damaged, or do not belong together.
+    """
+    network = UNet.from_pretrained(checkpoint)
+    autoencoder = kept_autoencoder(workdir)
     if config.autoencoder.path and autoencoder is None:
-        raise PreflightError(
-            f"{run.workdir} has no {AUTOENCODER}/, which makes images of its latents; "
-            "copy the whole work directory"
+        raise FileNotFoundError(
+            f"the run has no {AUTOENCODER}/, which makes images of its latents; copy "
+            "the whole work directory"
         )
     height, width = config.data.image_size
     channels, factor = config.data.channels, 1
+    what = f"its images have {channels} channels"
     if autoencoder is not None:
         channels, factor = autoencoder.options["z_channels"], autoencoder.factor
+        what = f"{workdir / AUTOENCODER} has z_channels={channels}"
+    if channels != (wanted := network.options["channels"]):
+        raise ValueError(
+            f"{what}, and the U-Net of the run works on {wanted}: copy the "
+            f"run's own {AUTOENCODER}/ back"
+        )
     size = (height // factor, width // factor)
-    with refusing():
-        network.check_latent((*size, channels))
+    network.check_latent((*size, channels))
     noise = config.diffusion
     schedule = make_schedule(noise.schedule, noise.times)
     guidable = noise.class_dropout > 0
@@ -86,5 +111,4 @@ def load(run: FoundRun) -> Trained:
 def parameters(options: dict[str, Any]) -> tuple[int, int]:
     """Return `count_without_time` of a U-Net with these options."""
     network = Functional(nnx.eval_shape(lambda: UNet(**options, rngs=nnx.Rngs(0))))
-    shapes = network.shapes
-    return count_without_time({name: shapes[name] for name in network.parameters})
+    return count_without_time(network.parameter_shapes)

@@ -10,7 +10,7 @@ from deepprism_jax.training.preflight import (
     as_steps,
     batch_problems,
     common_problems,
-    divisors,
+    width_problems,
 )
 from deepprism_jax.weights import store
 from deepprism_jax.weights.registry import COMMAND
@@ -79,12 +79,7 @@ def check_files(config: Config) -> None:
 
 
 def _model(model: ModelConfig, image_size: tuple[int, int]) -> Iterator[str]:
-    for name, parts in (("norm_groups", model.norm_groups), ("heads", model.heads)):
-        if parts >= 1 and model.width >= 1 and model.width % parts:
-            yield (
-                f"model.{name}={parts} must divide model.width={model.width}; choose "
-                f"one of {divisors(model.width)}"
-            )
+    yield from width_problems(model)
     factor = 2**model.downsamples if model.downsamples >= 0 else 1
     if any(side < 1 or side % factor for side in image_size):
         near = tuple(max(1, round(side / factor)) * factor for side in image_size)

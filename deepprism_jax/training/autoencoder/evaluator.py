@@ -7,14 +7,11 @@ import numpy as np
 
 from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.evaluation import evaluate, scalars
-from deepprism_jax.training.grids import image_grid
+from deepprism_jax.training.grids import enlargement, image_grid
 from deepprism_jax.training.sharding import local_rows
 
 COLUMNS = 8
 """Images in the picture."""
-
-_SIDE = 64
-"""Small images are enlarged in the picture to at least about this many pixels."""
 
 
 class Evaluator:
@@ -64,7 +61,7 @@ class Evaluator:
         shown = np.flatnonzero(mask)[:COLUMNS] if mask.any() else [0]
         grid = image_grid(
             {"input": inputs[shown], "reconstruction": outputs[shown]},
-            scale=max(1, _SIDE // inputs.shape[1]),
+            scale=enlargement(inputs.shape[1]),
         )
         return {"reconstructions": grid}
 

@@ -25,7 +25,8 @@ from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import Config
 from deepprism_jax.training.preflight import naming_options, plural, refusing
 from deepprism_jax.training.setup import Data, mesh_of, open_split
-from deepprism_jax.training.sharding import AXES, data_part, mesh_sizes
+from deepprism_jax.training.setup import mesh_shape as mesh_shape
+from deepprism_jax.training.sharding import data_part, mesh_sizes
 
 
 def make_trainer(config: Config) -> AutoencoderTrainer:
@@ -126,12 +127,6 @@ def prepare(
 ) -> None:
     """Nothing."""
     del trainer, data, workdir, begin
-
-
-def mesh_shape(config: Config, devices: int) -> dict[str, int]:
-    """Return how that many devices are arranged: sizes by axis."""
-    sizes = mesh_sizes(devices, **asdict(config.mesh))
-    return dict(zip(AXES, sizes, strict=True))
 
 
 def networks(config: Config) -> dict[str, Any]:

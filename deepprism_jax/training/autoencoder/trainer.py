@@ -178,11 +178,7 @@ class AutoencoderTrainer(Trainer):
         }
 
     def _parameter_shapes(self) -> dict[str, Any]:
-        shapes: dict[str, Any] = {
-            "autoencoder": {
-                name: self.network.shapes[name] for name in self.network.parameters
-            }
-        }
+        shapes: dict[str, Any] = {"autoencoder": self.network.parameter_shapes}
         if self.discriminator is not None:
             shapes["discriminator"] = self.discriminator.shapes
         return shapes

@@ -69,16 +69,14 @@ class LatentCache:
         """
         try:
             rows = [record["images"] for record in self.records]
-            there = [*self._mapped.values(), self._arrays("label")]
-            axes = [1] * (len(there) - 1) + [0]
-        except (OSError, ValueError) as error:
-            if "damaged: delete" in str(error):
-                raise
+        except FileNotFoundError:
             return False
-        return all(
-            [len(np.moveaxis(x, axis, 0)) for x in arrays] == rows
-            for arrays, axis in zip(there, axes, strict=True)
-        )
+        try:
+            found = [[x.shape[1] for x in arrays] for arrays in self._mapped.values()]
+            found += [list(map(len, self._arrays(n))) for n in ("label", "index")]
+        except (OSError, ValueError):  # one is lost or cut off
+            return False
+        return all(sizes == rows for sizes in found)
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -95,11 +93,6 @@ class LatentCache:
         return order[self.labels[order] != UNREADABLE]
 
     @property
-    def certain(self) -> bool:
-        """Whether latents have no standard deviation."""
-        return not self.records[0]["std"]
-
-    @property
     def flips(self) -> int:
         """1, or 2 where mirror images were encoded too."""
         return self.records[0]["flips"]
@@ -114,15 +107,15 @@ class LatentCache:
         """Return `mean`, `std` and `label` of images, below `len`, as a batch."""
         rows = self.readable[np.asarray(images)]
         parts = np.searchsorted(self._starts, rows, side="right") - 1
-        found: dict[str, np.ndarray] = {}
-        for name in ("mean",) if self.certain else ("mean", "std"):
-            arrays = self._mapped[name]
-            found[name] = np.stack(
+        found = {
+            name: np.stack(
                 [
                     arrays[part][int(mirror), row - self._starts[part]]
                     for part, row, mirror in zip(parts, rows, mirrored, strict=True)
                 ]
             )
+            for name, arrays in self._mapped.items()
+        }
         return {**found, "label": self.labels[rows]}
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +139,8 @@ class LatentCache:
 
     @cached_property
     def _mapped(self) -> dict[str, list[np.ndarray]]:
-        names = ("mean",) if self.certain else ("mean", "std")
+        """Arrays of the latents by name; without `std` where latents are certain."""
+        names = ("mean", "std") if self.records[0]["std"] else ("mean",)
         return {name: self._arrays(name) for name in names}
 
     def _arrays(self, name: str) -> list[np.ndarray]:

@@ -7,7 +7,7 @@ from deepprism_jax.training.preflight import (
     PreflightError,
     batch_problems,
     common_problems,
-    divisors,
+    width_problems,
 )
 
 _LEAST = {
@@ -78,12 +78,7 @@ def _noise(diffusion: DenoisingConfig) -> Iterator[str]:
 
 def _sizes(config: LDMConfig) -> Iterator[str]:
     model, autoencoder = config.model, config.autoencoder
-    for name, parts in (("norm_groups", model.norm_groups), ("heads", model.heads)):
-        if parts >= 1 and model.width >= 1 and model.width % parts:
-            yield (
-                f"model.{name}={parts} must divide model.width={model.width}; choose "
-                f"one of {divisors(model.width)}"
-            )
+    yield from width_problems(model)
     if not model.multipliers or min(model.multipliers) < 1:
         yield (
             f"model.multipliers={model.multipliers} must be positive numbers, one a "

@@ -1,8 +1,8 @@
 """Drawing from a denoiser of latents: seeds and labels to latents, latents to images.
 
 An image has its noise by its seed, and so depends on nothing else that is drawn with
-it. `draw_latents` is the whole of it; `Drawer` does it over a mesh and a few steps a
-call, so that somebody who waits can be told how far it is, and can break off.
+it. `Drawer` draws over a mesh and a few steps a call, so that somebody who waits can be
+told how far it is, and can break off.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,6 @@ from deepprism_jax.diffusion.samplers import (
     fold_in,
     normal,
     path_of,
-    sample,
 )
 from deepprism_jax.diffusion.schedules import Schedule
 from deepprism_jax.layers.functional import Functional, values_of
@@ -49,47 +48,6 @@ class Given(NamedTuple):
     """Where it may change; None is everywhere."""
 
 
-def draw_latents(
-    network: Functional[Any],
-    values: Any,
-    schedule: Schedule,
-    *,
-    target: Target,
-    stepper: Stepper,
-    times: Int[np.ndarray, " n"],
-    seeds: Int[Array, " b"],
-    size: Size,
-    labels: Int[Array, " b"] | None = None,
-    guidance: float = 1.0,
-    given: Given | None = None,
-    strength: float = 1.0,
-) -> Float[Array, "b h w c"]:
-    """Return latents of the autoencoder, of the seeds.
-
-    Args:
-        network: the U-Net's structure.
-        values: its values.
-        schedule: of the noise.
-        target: what it predicts.
-        stepper: of `diffusion.samplers`.
-        times: to stop at, the noisiest first, see `samplers.spaced`.
-        seeds: of the images; an image depends on its own alone.
-        size: height and width of the latents.
-        labels: class of each; the number of classes, or None, is no class.
-        guidance: scale of classifier-free guidance; 1 is none.
-        given: what to begin with, instead of noise.
-        strength: share of the steps that it goes through.
-
-    Raises:
-        ValueError: there is guidance without labels, or an option is out of its range.
-    """
-    model = network.bind(values)
-    keys, noise = _noise(seeds, model, size)
-    path, x = _begin(model, path_of(schedule, times), noise, given, strength)
-    denoise = make_denoise(model, schedule, target, labels, guidance, given, noise)
-    return model.denormalize(sample(stepper, denoise, path, x, keys))
-
-
 def make_denoise(
     model: Any,
     schedule: Schedule,
@@ -99,9 +57,15 @@ def make_denoise(
     given: Given | None = None,
     noise: Float[Array, "b h w c"] | None = None,
 ) -> Denoise:
-    """Return the denoiser of `diffusion.samplers`; options as of `draw_latents`.
+    """Return the denoiser of `diffusion.samplers`.
 
     Args:
+        model: the U-Net.
+        schedule: of the noise.
+        target: what it predicts.
+        labels: class of each; the number of classes, or None, is no class.
+        guidance: scale of classifier-free guidance; 1 is none.
+        given: what stays where it is not free.
         noise: that each known latent is seen through.
 
     Raises:
@@ -129,7 +93,7 @@ def make_denoise(
     return keeping(denoise, schedule, known, noise, jnp.asarray(given.free))
 
 
-def _noise(
+def noise_of(
     seeds: Int[Array, " b"], model: Any, size: Size
 ) -> tuple[jax.Array, jax.Array]:
     """Return a key an image for the noise of the steps, and the first noise."""
@@ -152,8 +116,11 @@ class Drawer:
 
     Args:
         model: the U-Net, for its structure; other values of it may be drawn from.
-        schedule, target, stepper, times, guidance, strength: as of `draw_latents`.
+        schedule, target, guidance: as of `make_denoise`.
         mesh: devices that share every batch.
+        stepper: of `diffusion.samplers`.
+        times: to stop at, the noisiest first, see `samplers.spaced`.
+        strength: share of the steps that what is given goes through.
     """
 
     def __init__(
@@ -178,7 +145,7 @@ class Drawer:
         def first(shared: Any, batch: dict[str, Any], size: Size) -> tuple[Any, ...]:
             values, given = shared
             model = network.bind(values)
-            _, noise = _noise(batch["seeds"], model, size)
+            _, noise = noise_of(batch["seeds"], model, size)
             _, x = _begin(model, whole, noise, given, strength)
             return x, *_flat(at_first(x), len(x))
 
@@ -186,7 +153,7 @@ class Drawer:
             values, given, start, stop = shared
             asked, x, *kept = batch
             model = network.bind(values)
-            keys, noise = _noise(asked["seeds"], model, x.shape[1:3])
+            keys, noise = noise_of(asked["seeds"], model, x.shape[1:3])
             labels = asked.get("labels")
             denoise = make_denoise(
                 model, schedule, target, labels, guidance, given, noise

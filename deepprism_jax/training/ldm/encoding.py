@@ -61,7 +61,7 @@ def latents_of(
         "images_of_source": len(source),
         "images_of_split": batches.images,
         "resize": data.resize,
-        "fingerprint": fingerprint(source),
+        "fingerprint": fingerprint_of(source),
         "classes": list(class_names(source)),
     }
     if data.latents:
@@ -76,15 +76,12 @@ def latents_of(
 def split_name(split: str) -> str:
     """Return the name of a split as that of a folder."""
     kept = "".join(c if c.isalnum() or c in "-_" else "_" for c in split)
-    return kept if kept == split else f"{kept}-{hash_of(split)}"
+    if kept == split:
+        return kept
+    return f"{kept}-{hashlib.sha256(split.encode()).hexdigest()[:8]}"
 
 
-def hash_of(text: str) -> str:
-    """Return a short hash of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:8]
-
-
-def fingerprint(source: Source) -> str:
+def fingerprint_of(source: Source) -> str:
     """Return a hash of a source: of its files, or else its labels, and a few images.
 
     Images are evenly spaced, and those that cannot be read are passed over.

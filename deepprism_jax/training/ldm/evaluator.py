@@ -10,13 +10,13 @@ import numpy as np
 from jax.sharding import Mesh
 
 from deepprism_jax.diffusion.samplers import make_stepper, spaced
-from deepprism_jax.training.grids import image_grid
+from deepprism_jax.training.grids import enlargement, image_grid
+from deepprism_jax.training.ldm.cache import LatentCache
 from deepprism_jax.training.ldm.drawing import Decoder, Drawer
 from deepprism_jax.training.ldm.latents import HeldOut
 from deepprism_jax.training.ldm.networks import latent_shape
 from deepprism_jax.training.ldm.trainer import LDMTrainer
 from deepprism_jax.training.sharding import (
-    batch_parts,
     data_part,
     make_mesh,
     replicated,
@@ -30,8 +30,6 @@ ROWS, COLUMNS = 10, 8
 """Classes that are shown, and samples of each."""
 STEPS = 25
 """Steps of the sampler."""
-SIDE = 64
-"""Small images are enlarged in the picture to at least about this many pixels."""
 
 _SEED = 20_211_220
 
@@ -98,7 +96,7 @@ class LDMEvaluator:
         rows = images[:count].reshape(len(classes), COLUMNS, *images.shape[1:])
         grid = image_grid(
             dict(zip(classes, rows, strict=True)),
-            scale=max(1, SIDE // images.shape[1]),
+            scale=enlargement(images.shape[1]),
             captions=labelled,
         )
         return {"samples": grid}
@@ -131,9 +129,11 @@ class LDMEvaluator:
             for batch in self._held_out.images:
                 yield {k: x for k, x in batch.items() if labelled or k != "label"}
             return
-        cache = self._held_out.latents.cache()
+        cache = self._cache
         index, count = data_part(self._trainer.mesh)
-        together = batch_parts(self._trainer.mesh) * self._rows
+        # As many as in a step of training, which needs more room.
+        train = self._trainer.config.train
+        together = train.batch_size // train.accumulation
         for first in range(0, len(cache), together):
             places = np.arange(first, first + together)
             places = np.array_split(places, count)[index]
@@ -144,11 +144,10 @@ class LDMEvaluator:
                 del rows["label"]
             yield {**rows, "mask": mask, "index": places}
 
-    @property
-    def _rows(self) -> int:
-        """Latents at once on a device: as many as in a step of training."""
-        train = self._trainer.config.train
-        return train.batch_size // train.accumulation // batch_parts(self._trainer.mesh)
+    @cached_property
+    def _cache(self) -> LatentCache:
+        assert self._held_out.latents is not None
+        return self._held_out.latents.cache()
 
     @cached_property
     def _errors(self) -> Callable[..., jax.Array]:

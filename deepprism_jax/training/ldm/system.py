@@ -3,7 +3,6 @@
 import functools
 import json
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +35,8 @@ from deepprism_jax.training.ldm.networks import (
 from deepprism_jax.training.ldm.trainer import LDMTrainer
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
 from deepprism_jax.training.setup import Data, mesh_of, open_split
-from deepprism_jax.training.sharding import AXES, batch_parts, data_part, mesh_sizes
+from deepprism_jax.training.setup import mesh_shape as mesh_shape
+from deepprism_jax.training.sharding import batch_parts, data_part
 from deepprism_jax.weights.items import all_or_none
 from deepprism_jax.weights.pretrained import save_pretrained
 from deepprism_jax.weights.together import first_problem
@@ -187,12 +187,6 @@ def keep_inputs(workdir: AnyPath, data: Data) -> None:
             write_whole(workdir / CLASSES, text)
 
 
-def mesh_shape(config: LDMConfig, devices: int) -> dict[str, int]:
-    """Return how that many devices are arranged: sizes by axis."""
-    sizes = mesh_sizes(devices, **asdict(config.mesh))
-    return dict(zip(AXES, sizes, strict=True))
-
-
 def networks(config: LDMConfig) -> dict[str, Any]:
     """Return the shapes of all that is trained, by network and name.
 
@@ -201,9 +195,7 @@ def networks(config: LDMConfig) -> dict[str, Any]:
     """
     with refusing():
         module = nnx.eval_shape(lambda: make_unet(config, nnx.Rngs(0)))
-    network = Functional(module)
-    shapes = network.shapes
-    return {"denoiser": {name: shapes[name] for name in network.parameters}}
+    return {"denoiser": Functional(module).parameter_shapes}
 
 
 def batch_line(config: LDMConfig) -> str:
@@ -320,8 +312,7 @@ def _check_classes(
 
 def _keep_autoencoder(autoencoder: Any, path: AnyPath) -> None:
     """Export the autoencoder, unless it is there."""
-    there = path.is_dir()
-    if first_problem(None if there else "missing") is not None:
+    if first_problem(None if path.is_dir() else "missing") is not None:
         save_pretrained(autoencoder, path)
     elif fingerprint(open_autoencoder(path)) != fingerprint(autoencoder):
         raise PreflightError(

@@ -54,17 +54,16 @@ class LDMTrainer(Trainer):
         self.model = nnx.eval_shape(lambda: make_unet(config, nnx.Rngs(0)))
         self.model.check_latent(latent_shape(config))
         self.network = Functional(self.model)
+        shapes = self.network.parameter_shapes
         self.cuts = {
             self.main: {
-                name: cuts.make_cut(self.network.shapes[name].shape, mesh)
-                for name in self.network.parameters
+                name: cuts.make_cut(x.shape, mesh) for name, x in shapes.items()
             }
         }
         train = config.train
         self.schedule = make_schedule(
             config.optimizer, batch_size=train.batch_size, steps=train.steps
         )
-        shapes = {name: self.network.shapes[name] for name in self.network.parameters}
         optimizer = optax.chain(
             make_optimizer(config.optimizer, self.schedule, shapes),
             slower(is_of_time, config.optimizer.time_ratio),

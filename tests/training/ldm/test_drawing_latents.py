@@ -1,7 +1,5 @@
 """Latents are drawn by their seeds, over any devices, in any batch and in any calls."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +7,15 @@ import pytest
 from exact_denoiser import SCHEDULE, STD, Blobs
 from flax import nnx
 
-from deepprism_jax.diffusion.samplers import make_stepper, spaced
+from deepprism_jax.diffusion.samplers import make_stepper, path_of, sample, spaced
 from deepprism_jax.layers.functional import Functional, values_of
-from deepprism_jax.training.ldm.drawing import Decoder, Drawer, Given, draw_latents
+from deepprism_jax.training.ldm.drawing import (
+    Decoder,
+    Drawer,
+    Given,
+    make_denoise,
+    noise_of,
+)
 from deepprism_jax.training.sharding import make_mesh
 
 TIMES = spaced(100, 5)
@@ -35,18 +39,16 @@ def drawn(devices, seeds, labels, **options):
 
 @pytest.fixture(scope="module")
 def at_once():
-    """Of seeds 0 ... 7, by `draw_latents`."""
-    draw = jax.jit(
-        partial(
-            draw_latents,
-            Functional(MODEL),
-            schedule=SCHEDULE,
-            size=SIZE,
-            **OPTIONS,
-        )
-    )
-    seeds = jnp.arange(8)
-    return np.asarray(draw(values_of(MODEL), seeds=seeds, labels=seeds % 2))
+    """Of seeds 0 ... 7, all steps by one scan."""
+
+    def draw(values, seeds):
+        model = Functional(MODEL).bind(values)
+        keys, noise = noise_of(seeds, model, SIZE)
+        denoise = make_denoise(model, SCHEDULE, OPTIONS["target"], seeds % 2)
+        path = path_of(SCHEDULE, TIMES)
+        return model.denormalize(sample(OPTIONS["stepper"], denoise, path, noise, keys))
+
+    return np.asarray(jax.jit(draw)(values_of(MODEL), jnp.arange(8)))
 
 
 def test_a_latent_depends_on_its_seed_alone(at_once):
