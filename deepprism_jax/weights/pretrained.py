@@ -24,6 +24,7 @@ import deepprism_jax
 from deepprism_jax.files import replace_directory
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.paths import AnyPath, absolute, remove_tree, write_whole
+from deepprism_jax.weights.included import located
 from deepprism_jax.weights.items import all_or_none, load_items, save_items, steps
 from deepprism_jax.weights.manifest import UnreadableError, is_complete, read_manifest
 
@@ -52,7 +53,7 @@ class PretrainedMixin:
     def from_pretrained(
         cls: type[Model], path: str | os.PathLike[str], *, model: str = ""
     ) -> Model:
-        """Load a model; see `weights.pretrained.from_pretrained`."""
+        """Load a model by name or path; see `weights.pretrained.from_pretrained`."""
         return from_pretrained(cls, path, model=model)
 
 
@@ -111,7 +112,10 @@ def save_pretrained(model: Any, path: str | os.PathLike[str]) -> None:
 def from_pretrained(
     cls: type[Model], path: str | os.PathLike[str], *, model: str = ""
 ) -> Model:
-    """Load a model from an export, from a training run or from one of its checkpoints.
+    """Load a model of the package by its name, or from an export, from a training run
+    or from one of its checkpoints.
+
+    A bare name is one of `weights.list_pretrained()`, unless there is such a directory.
 
     A training run gives the moving average of its parameters, those of its newest
     checkpoint; one that cannot be read is passed over for the one before, with a
@@ -125,7 +129,7 @@ def from_pretrained(
         ValueError: the files are damaged, hold another class, or do not fit; or there
             are several models and none of this name.
     """
-    path = absolute(path)
+    path = absolute(located(path))
     if (found := checkpoint_at(path)) is not None:
         try:
             return _from_checkpoint(cls, found, model)
@@ -157,7 +161,7 @@ def class_name(path: str | os.PathLike[str]) -> str:
         FileNotFoundError: the path is neither, or a run without a checkpoint to read.
         ValueError: it cannot be read.
     """
-    path = absolute(path)
+    path = absolute(located(path))
     found = checkpoint_at(path)
     if found is None and not _is_run(path):
         return _read_description(path)["class"]
@@ -303,7 +307,10 @@ def _fill(network: Functional, values: Mapping[str, Any], path: AnyPath) -> Any:
                 f"{path}: {name} has shape {values[name].shape}, the options in "
                 f"{CONFIG} ask for {x.shape}"
             )
-    return network.bind({name: jax.numpy.asarray(x) for name, x in values.items()})
+    # What was stored in half precision is widened.
+    return network.bind(
+        {name: jax.numpy.asarray(values[name], x.dtype) for name, x in expected.items()}
+    )
 
 
 def _config_keys(path: AnyPath) -> set[str]:

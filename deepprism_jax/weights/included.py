@@ -1,0 +1,55 @@
+"""Trained models that come with the package, and how they are found by name.
+
+Each is a folder of `deepprism_jax/pretrained`, an export without Orbax's copy:
+
+    NAME/config.json, model.safetensors   class, options, version; float32 or float16
+         training.json                    the config of the run that trained it
+         metrics.json                     what eval.py measured of these very files
+         README.md                        the model card, made of the files above
+
+`scripts/include_model.py` makes them of finished runs. See docs/pretrained.md.
+"""
+
+import difflib
+import os
+from pathlib import Path
+
+import deepprism_jax
+from deepprism_jax.paths import AnyPath, as_path, is_remote
+
+FOLDER = Path(deepprism_jax.__file__).parent / "pretrained"
+
+TRAINING = "training.json"
+METRICS = "metrics.json"
+CARD = "README.md"
+
+
+def list_pretrained() -> list[str]:
+    """Return the names of the models in the package, sorted."""
+    if not FOLDER.is_dir():
+        return []
+    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+
+
+def located(path: str | os.PathLike[str]) -> AnyPath:
+    """Return the folder of a model in the package, or the path as it is.
+
+    A bare name, without any slash, is that of a model in the package, unless something
+    of this name lies in the working directory: that is taken.
+
+    Raises:
+        FileNotFoundError: it is a bare name, and neither is there.
+    """
+    text = os.fspath(path)
+    bare = not is_remote(text) and Path(text).name == text and text not in ("", "..")
+    if not bare or Path(text).exists():
+        return as_path(path)
+    names = list_pretrained()
+    if text in names:
+        return FOLDER / text
+    near = difflib.get_close_matches(text, names, n=1)
+    hint = f"perhaps you meant {near[0]}; " if near else ""
+    raise FileNotFoundError(
+        f"there is no directory {text} here, and no model of that name in the package: "
+        f"{hint}it has {', '.join(names) or 'none'}"
+    )
