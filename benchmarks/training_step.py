@@ -205,7 +205,10 @@ def main(options: Options) -> None:
     """Measure, print, and write what is asked for."""
     options.check()
     keep_memory()
-    measured = subjects(options)
+    try:
+        measured = subjects(options)
+    except ValueError as error:  # a width that the network cannot have
+        raise SystemExit(f"error: {error}") from None
     measure(measured, options)
     title = f"training step, 32 px, {options.dtype}, {options.clock_used} time"
     headings = ("network", "parameters", "memory (MiB)", "images/s", "step (ms)")

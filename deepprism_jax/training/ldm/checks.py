@@ -43,6 +43,7 @@ def check(config: LDMConfig, *, devices: int, processes: int = 1) -> None:
         *_shares(config),
         *_noise(config.diffusion),
         *_sizes(config),
+        *_pixels(config),
         *_mesh(config, devices),
         *batch_problems(config, devices, processes),
     ]
@@ -101,6 +102,15 @@ def _sizes(config: LDMConfig) -> Iterator[str]:
         yield (
             f"data.image_size={size} must be multiples of {pixels}, the factor of the "
             f"autoencoder times that of the U-Net; the nearest is {near}"
+        )
+
+
+def _pixels(config: LDMConfig) -> Iterator[str]:
+    if config.data.latents and not config.autoencoder.path:
+        yield (
+            f"data.latents={config.data.latents!r} without an autoencoder: pixels are "
+            "diffused as they are and nothing is kept; leave it out, or set "
+            "--autoencoder.path"
         )
 
 

@@ -136,7 +136,7 @@ class Drawer:
         strength: float = 1.0,
     ):
         network: Functional[Any] = Functional(model)
-        self._mesh = mesh
+        self._mesh, self._strength = mesh, strength
         whole = path_of(schedule, times)
         self.steps = round(strength * whole.steps)
         """Steps that an image takes."""
@@ -194,7 +194,15 @@ class Drawer:
             given: what to begin with, instead of noise.
             advanced: told after every call how many steps it took. What it raises ends
                 the drawing.
+
+        Raises:
+            ValueError: some steps are left out, with nothing given to begin with.
         """
+        if given is None and self._strength < 1:
+            raise ValueError(
+                f"strength={self._strength} needs something given to begin with; from "
+                "noise it must be 1"
+            )
         values = jax.device_put(values, replicated(self._mesh))
         asked = {"seeds": np.asarray(seeds, np.int32)}
         if labels is not None:

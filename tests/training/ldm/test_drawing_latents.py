@@ -91,6 +91,11 @@ def test_guidance_needs_labels():
         drawer(guidance=2.0).draw(values_of(MODEL), np.arange(1), None, SIZE)
 
 
+def test_leaving_steps_out_needs_something_to_begin_with():
+    with pytest.raises(ValueError, match=r"strength=0.5 needs something given"):
+        drawer(strength=0.5).draw(values_of(MODEL), np.arange(1), None, SIZE)
+
+
 def test_latents_are_decoded_a_few_at_a_time():
     seen = []
 
