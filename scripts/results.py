@@ -3,12 +3,13 @@
     python scripts/results.py                       # write the page and its plots
     python scripts/results.py --check               # is the page that of the records?
     python scripts/results.py add RUN --name NAME --label LABEL --group GROUP
+    python scripts/results.py keep FILE.json --name NAME
 
 `results/template.md` holds the sentences; every table, plot and number in braces comes
 from a record: `results/runs` (a run and seed a file, written by `add` from what
-train.py and eval.py left in RUN), `results/benchmarks` (what benchmarks/ write by
-`--json`), `results/tables` (trials whose runs were not kept). Drawing needs the extra
-`bench`, checking does not.
+train.py and eval.py left in RUN), `results/benchmarks` (what benchmarks/ wrote by
+`--json`, put there by `keep`), `results/tables` (trials whose runs were not kept).
+Drawing needs the extra `bench`, checking does not.
 """
 
 import argparse
@@ -109,13 +110,17 @@ class Page:
         """Exponents of Table 2."""
         return benchmarks.complexity(name)
 
-    def on_compression(self, name: str) -> str:
+    def on_rates(self, name: str) -> str:
         """Bits a pixel and quality of codecs."""
-        return benchmarks.compression(name)
+        return benchmarks.rate_distortion(name)
 
     def on_equal_bytes(self, name: str) -> str:
         """Quality of codecs at the bytes of the latent."""
-        return benchmarks.at_equal_bytes(name)
+        return benchmarks.equal_bytes(name)
+
+    def on_fact(self, name: str, key: str) -> str:
+        """One number of a benchmark, for a sentence."""
+        return benchmarks.fact(name, key)
 
     def on_curves(self, *names: str, of: str, title: str, label: str) -> str:
         """Plot of a figure of training over the images seen."""
@@ -194,8 +199,12 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     """Return the options of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=_Raw)
     parser.add_argument("--check", action="store_true", help="write nothing")
-    parser.set_defaults(run="")
-    adding = parser.add_subparsers().add_parser("add", help="a record of a run")
+    parser.set_defaults(run="", file="")
+    commands = parser.add_subparsers()
+    keeping = commands.add_parser("keep", help="what a benchmark wrote by --json")
+    keeping.add_argument("file")
+    keeping.add_argument("--name", required=True, help="in results/benchmarks")
+    adding = commands.add_parser("add", help="a record of a run")
     adding.add_argument("run", help="work directory of train.py")
     adding.add_argument("--name", required=True, help="the same for all seeds")
     adding.add_argument("--label", default="", help="first cell of the row")
@@ -226,6 +235,9 @@ def main(argv: Sequence[str]) -> int:
     try:
         if options.run:
             add(options)
+            return 0
+        if options.file:
+            print(f"wrote {benchmarks.keep(options.file, options.name).name}")
             return 0
         page = Page(read())
         text = page.render(TEMPLATE.read_text(encoding="utf-8"))

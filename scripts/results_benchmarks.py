@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from results_records import RESULTS, RecordError
@@ -114,41 +115,63 @@ def _exponent(cell: Mapping[str, Any] | None) -> str:
     return f"{measured} ({paper}){mark[cell['remark']]}"
 
 
-def compression(name: str) -> str:
+def rate_distortion(name: str) -> str:
     """Return bits a pixel and quality of every codec and setting."""
     content = read(name)
     cells = [
-        [
-            row["codec"],
-            row["setting"],
-            f"{row['bytes']:,.0f}",
-            f"{row['bits_per_pixel']:.3f}",
-            f"{row['psnr']:.2f} ± {row['psnr_std']:.2f}",
-            f"{row['ssim']:.3f} ± {row['ssim_std']:.3f}",
-        ]
-        for row in content["rows"]
+        [f"{row['codec']}, {row['setting']}", *_quality(row)] for row in content["rows"]
     ]
-    headings = ["codec", "setting", "bytes an image", "bits a pixel"]
-    headings += ["PSNR (dB)", "SSIM"]
+    headings = ["codec", "bytes an image", "bits a pixel", "PSNR (dB)", "SSIM"]
     return f"{markdown(headings, cells)}\n\n{_below(content)}"
 
 
-def at_equal_bytes(name: str) -> str:
-    """Return what other codecs reach at the bytes of every setting of the latent."""
-    content = read(name)
-    cells = [
-        [
-            f"{row['bits_per_pixel']:.3f}",
-            *(_pair(row["codecs"].get(codec)) for codec in content["codecs"]),
-        ]
-        for row in content["equal_bytes"]
+def _quality(row: Mapping[str, Any]) -> list[str]:
+    return [
+        f"{row['bytes']:,.0f}",
+        f"{row['bits_per_pixel']:.3f}",
+        f"{row['psnr']:.2f} ± {row['psnr_std']:.2f}",
+        f"{row['ssim']:.3f} ± {row['ssim_std']:.3f}",
     ]
-    codecs = [f"{codec}: PSNR (dB), SSIM" for codec in content["codecs"]]
-    return markdown(["bits a pixel", *codecs], cells)
 
 
-def _pair(found: Mapping[str, float] | None) -> str:
-    return f"{found['psnr']:.2f}, {found['ssim']:.3f}" if found else "out of reach"
+def equal_bytes(name: str) -> str:
+    """Return what every codec reaches with at most the bytes of the latent."""
+    content = read(name)
+    cells = []
+    for one in content["equal_bytes"]:
+        for codec in content["codecs"]:
+            row = one["codecs"].get(codec)
+            text = _quality(row) if row else ["out of reach", "", "", ""]
+            setting = row["setting"].removeprefix("at ") if row else ""
+            cells.append([f"{codec}, {setting}".removesuffix(", "), *text])
+    headings = ["codec, at", "bytes an image", "bits a pixel", "PSNR (dB)", "SSIM"]
+    return markdown(headings, cells)
+
+
+def fact(name: str, key: str) -> str:
+    """Return a number that a benchmark has found, for a sentence."""
+    return f"{read(name)[key]:,.0f}"
+
+
+def keep(path: str, name: str) -> Path:
+    """Copy what a benchmark wrote to the results, without the places of a machine."""
+    from deepprism_jax.files import write_text
+
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RecordError(f"{path} cannot be read: {error}") from None
+    if not {"benchmark", "machine", "options"} <= set(content):
+        raise RecordError(f"{path} was written by no benchmark's --json")
+    options = content["options"]
+    content["options"] = {
+        key: Path(value).name if isinstance(value, str) and "/" in value else value
+        for key, value in options.items()
+        if key not in ("json", "plot")
+    }
+    kept = RESULTS / "benchmarks" / f"{name}.json"
+    write_text(kept, json.dumps(content, indent=1) + "\n")
+    return kept
 
 
 def _below(content: Mapping[str, Any]) -> str:
