@@ -66,7 +66,7 @@ def assert_kept(kind, **options):
     ("kind", "options"),
     [
         ("dense", {}),
-        ("group", {}),
+        pytest.param("group", {}, marks=pytest.mark.slow),
         ("group", {"groups": 8}),
         pytest.param("depthwise_separable", {}, marks=pytest.mark.slow),
         pytest.param("low_rank", {}, marks=pytest.mark.slow),

@@ -139,7 +139,10 @@ def blocks_of(kind):
     return [ResBlock(32, conv=conv, norm_groups=4, rngs=rngs) for _ in range(2)]
 
 
-@pytest.mark.parametrize("shape", [(4, 6, 32), (2, 1, 8, 8, 32)])
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param((4, 6, 32), marks=pytest.mark.slow), (2, 1, 8, 8, 32)],
+)
 def test_a_chain_of_blocks_is_what_it_is_without_kernels(native, monkeypatch, shape):
     blocks, x = blocks_of("deepprism"), random(0, *shape)
 

@@ -40,6 +40,7 @@ def test_the_platform_is_that_of_jax_unless_said():
     assert target.platform() == jax.default_backend()
 
 
+@pytest.mark.slow
 def test_a_convolution_meant_for_tpus_runs_elsewhere_too():
     x, kernel = jnp.cos(jnp.arange(1536.0)).reshape(1, 3, 4, 128), jnp.ones((3,) * 3)
     kernel, bias = kernel.at[0].set(-0.5)[..., None, None], jnp.full((1,), 0.25)
