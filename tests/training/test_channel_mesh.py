@@ -69,7 +69,6 @@ def reconstructed(trainer, state, batch):
             config_of(conv="dense", attention=False),
             {"channel": 2, "fsdp": 2},
             id="dense",
-            marks=pytest.mark.slow,
         ),
         pytest.param(
             config_of(fields=2),
