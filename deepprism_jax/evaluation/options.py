@@ -21,6 +21,8 @@ class Options:
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="SUBJECT")
     ] = None
     """Work directory of a run, exported model, or folder of generated images."""
+    pretrained: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    """Instead: a model of the package, see `python -m deepprism_jax.weights models`."""
     compare: tuple[Path, ...] = ()
     """Instead: put runs that were evaluated side by side, with the paper's Table 4."""
     real: Path | None = None

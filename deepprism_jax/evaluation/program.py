@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from deepprism_jax.evaluation.latent.run import evaluate_latents
 from deepprism_jax.evaluation.networks import make_suite
 from deepprism_jax.evaluation.options import OF_DRAWING, Options, refuse
 from deepprism_jax.evaluation.per_image import PerImage
+from deepprism_jax.evaluation.pretrained import open_pretrained
 from deepprism_jax.evaluation.real_side import RealSide
 from deepprism_jax.evaluation.report import Row, show, write_report
 from deepprism_jax.evaluation.samples import is_folder_of_images
@@ -36,7 +38,7 @@ from deepprism_jax.evaluation.single_image import trained as single_image
 from deepprism_jax.evaluation.single_image.folder import evaluate_samples
 from deepprism_jax.evaluation.single_image.run import evaluate_run
 from deepprism_jax.evaluation.table4 import IMAGES
-from deepprism_jax.evaluation.trained import Trained, load_trained
+from deepprism_jax.evaluation.trained import Trained, load_trained, of_package
 from deepprism_jax.files import replacing, write_text
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.grids import enlargement, save_grid
@@ -60,8 +62,10 @@ def main(options: Options) -> None:
         FailedError: it had begun and came to nothing.
     """
     console = Console()
-    if options.compare and options.subject:
+    if options.compare and (options.subject or options.pretrained):
         raise PreflightError("--compare takes all runs: put SUBJECT behind it")
+    if options.pretrained and options.subject:
+        raise PreflightError("give SUBJECT or --pretrained, not both")
     if options.compare:
         found = side_by_side.load(options.compare)
         found.show(console)
@@ -70,17 +74,19 @@ def main(options: Options) -> None:
                 write_text(options.output / "compare.md", found.markdown())
             console.print(f"wrote compare.md to {options.output}", soft_wrap=True)
         return
-    if options.subject is None:
+    if options.subject is None and not options.pretrained:
         raise PreflightError(
-            "nothing to evaluate; give the work directory of a run, an exported model "
-            "or a folder of generated images"
+            "nothing to evaluate; give the work directory of a run, an exported model, "
+            "a folder of generated images, or --pretrained NAME"
         )
     use_cores()
     if jax.process_count() > 1:
         raise PreflightError("eval.py runs in one process; start it on one machine")
     keep_memory()
     progress = partial(track, transient=True, console=Console(stderr=True))
-    if options.real:
+    if options.subject is None:
+        evaluate_pretrained(options, console, progress)
+    elif options.real:
         evaluate_samples(options, console, progress)
     elif is_folder_of_images(options.subject):
         refuse(options, OF_DRAWING, "images beside a split of real ones")
@@ -92,6 +98,25 @@ def main(options: Options) -> None:
     else:
         refuse(options, OF_DRAWING, "an autoencoder")
         evaluate_model(load_trained(options.subject), options, console, progress)
+
+
+def evaluate_pretrained(options: Options, console: Console, progress: Progress) -> None:
+    """Measure a model of the package as the run that trained it would be.
+
+    Raises:
+        PreflightError: it is refused, before any work.
+        FailedError: it had begun and came to nothing.
+    """
+    found = open_pretrained(options.pretrained)
+    options = replace(options, pretrained="")
+    if found.kind == "sinddm":
+        run = single_image.of_package(found, options.real)
+        evaluate_run(run, replace(options, real=None), console, progress)
+    elif found.kind == "ldm":
+        evaluate_latents(found.as_run, options, console, progress)
+    else:
+        refuse(options, OF_DRAWING, "an autoencoder")
+        evaluate_model(of_package(found), options, console, progress)
 
 
 def evaluate_model(
@@ -148,7 +173,7 @@ def evaluate_model(
         said.append(unread(batches.images - passed.count, batches.images))
     facts = comparison.provenance(trained, data, passed.count)
     facts |= {
-        "workdir": str(options.subject),
+        "workdir": trained.name or str(options.subject),
         "networks": suite.facts,
         "skipped": suite.skipped,
         "notes": list(dict.fromkeys([*notes, *said, *real.notes()])),

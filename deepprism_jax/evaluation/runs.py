@@ -30,11 +30,8 @@ class FoundRun:
     checkpoint: Path
     results: Path
     """Where figures belong: the work directory or, of a chosen checkpoint, in it."""
-
-    @property
-    def step(self) -> int:
-        """Training step of the checkpoint."""
-        return int(self.checkpoint.name)
+    step: int
+    """Training step of the checkpoint."""
 
 
 def find_run(path: Path, config: type, *, model: str, export: str) -> FoundRun | None:
@@ -71,9 +68,10 @@ def find_run(path: Path, config: type, *, model: str, export: str) -> FoundRun |
             f"{workdir} has no checkpoint yet; wait for the first one of its run"
         )
     if chosen is not None:
-        results = workdir / f"eval-{chosen.name}"
-        return FoundRun(workdir, of_run, Path(str(chosen)), results)
-    return FoundRun(workdir, of_run, newest_checkpoint(workdir), workdir)
+        where, results = Path(str(chosen)), workdir / f"eval-{chosen.name}"
+    else:
+        where, results = newest_checkpoint(workdir), workdir
+    return FoundRun(workdir, of_run, where, results, int(where.name))
 
 
 def newest_checkpoint(workdir: Path) -> Path:

@@ -11,6 +11,7 @@ import jax
 from jax.sharding import NamedSharding
 
 from deepprism_jax import models
+from deepprism_jax.evaluation.pretrained import Pretrained
 from deepprism_jax.evaluation.reconstruction import Reconstruct, by_network
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.training.checkpoints import Checkpoints
@@ -45,6 +46,9 @@ class Trained:
     results: Path = Path()
     """Where figures on it belong: the work directory or one in it, or a directory
     beside an export, which holds nothing else than the model."""
+
+    name: str = ""
+    """What it is called, where it is of the package."""
 
     @property
     def parameters(self) -> int:
@@ -136,6 +140,18 @@ def load_trained(path: str | Path) -> Trained:
     step, items = restore({"ema": restore_target(network)})
     results = path if chosen is None else path / f"eval-{step}"
     return Trained(network.bind(items["ema"]), config.data, step, results)
+
+
+def of_package(found: Pretrained) -> Trained:
+    """Return an autoencoder of the package.
+
+    Raises:
+        PreflightError: it cannot be read.
+    """
+    with refusing():
+        cls = getattr(models, class_name(found.folder))
+        model = cls.from_pretrained(found.folder)
+    return Trained(model, found.config.data, found.step, found.results, found.name)
 
 
 def _read(path: Path, targets: dict[str, Any]) -> tuple[int, dict[str, Any]]:

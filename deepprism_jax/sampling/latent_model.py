@@ -46,7 +46,7 @@ def load_latent_model(run: Run) -> LatentModel:
         channels = autoencoder.options["image_channels"]
     return LatentModel(
         name=run.workdir.absolute().name,
-        step=int(where.name),
+        step=run.step_of(where),
         network=network,
         autoencoder=autoencoder,
         schedule=trained.schedule,

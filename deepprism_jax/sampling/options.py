@@ -22,6 +22,8 @@ class Options:
         Path | None, tyro.conf.Positional, tyro.conf.arg(metavar="WORKDIR")
     ] = None
     """Work directory of a run that has trained, or `WORKDIR/checkpoints/STEP`."""
+    pretrained: Annotated[str, tyro.conf.arg(metavar="NAME")] = ""
+    """Instead: a model of the package, see `python -m deepprism_jax.weights models`."""
     count: int = 16
     """How many images to draw."""
     seed: int = 0

@@ -67,6 +67,8 @@ def make_drawing(options: Options, model: Model) -> Drawing:
     Raises:
         PreflightError: it cannot be drawn; with all problems, the value and the remedy.
     """
+    if not model.has_image and (problems := tuple(needing_image(options, model.name))):
+        raise PreflightError(*problems)
     given = read_given(options, model.image.shape[-1])
     plan = make_plan(
         options,
@@ -106,6 +108,17 @@ def make_drawing(options: Options, model: Model) -> Drawing:
         images=images,
         pictures=material.pictures,
     )
+
+
+def needing_image(options: Options, name: str) -> Iterator[str]:
+    """Name what cannot be drawn without the training image."""
+    told = f"needs the training image, and that of {name} does not come with the model"
+    if options.from_scale and not options.input:
+        yield f"--from-scale {told}: leave it out, or give --input"
+    if options.roi:
+        yield f"--roi {told}: draw from a run that you have trained"
+    if options.input and options.match_histogram and not options.mask:
+        yield f"giving --input its colours {told}: add --no-match-histogram"
 
 
 def make_material(

@@ -20,7 +20,7 @@ from deepprism_jax.sampling.drawing import Advance, Drawing
 from deepprism_jax.sampling.latent_drawing import prepare_latent
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.prepare import prepare
-from deepprism_jax.sampling.runs import Run, open_run
+from deepprism_jax.sampling.runs import Run, of_package, open_run
 from deepprism_jax.training.allocator import keep_memory
 from deepprism_jax.training.compilation import keep_programs
 from deepprism_jax.training.preflight import PreflightError, plural, refusing
@@ -44,13 +44,18 @@ def main(options: Options) -> None:
     if jax.process_count() > 1:
         raise PreflightError("sample.py runs in one process; start it on one machine")
     keep_memory()
-    if options.run is None:
-        raise PreflightError(
-            "nothing to draw from; give the work directory of a run, for example "
-            "runs/sinddm_deepprism"
-        )
+    if options.run and options.pretrained:
+        raise PreflightError("give WORKDIR or --pretrained, not both")
     with refusing():
-        run = open_run(options.run, PREPARE)
+        if options.run:
+            run = open_run(options.run, PREPARE)
+        elif options.pretrained:
+            run = of_package(options.pretrained, PREPARE)
+        else:
+            raise PreflightError(
+                "nothing to draw from; give the work directory of a run, for example "
+                "runs/sinddm_deepprism, or --pretrained NAME"
+            )
         if options.output:
             folder.check_folder(options.output)
     if problems := tuple(foreign(options, run.kind)):
@@ -61,12 +66,12 @@ def main(options: Options) -> None:
             where = options.output
             where.mkdir(parents=True, exist_ok=True)
         else:
-            where = folder.make_next_folder(run.workdir)
+            where = folder.make_next_folder(run.results)
     console = Console()
     for line in drawing.lines:
         console.print(line, soft_wrap=True, highlight=False)
     try:
-        with keep_programs(run.workdir):
+        with keep_programs(run.results):
             write(drawing, where, options, run)
     finally:
         with contextlib.suppress(OSError):  # it holds something, as it should
@@ -116,7 +121,7 @@ def record(
         if value != usual[name]
     }
     return {
-        "run": str(run.workdir.absolute()),
+        "run": options.pretrained or str(run.workdir.absolute()),
         **drawing.facts,
         "seeds": [drawing.first, drawing.first + drawing.count - 1],
         "options": json.loads(json.dumps(asked, default=str)),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepprism_jax.evaluation.pretrained import Pretrained, open_pretrained
 from deepprism_jax.evaluation.runs import newest_checkpoint
 from deepprism_jax.training.systems import name_of
 from deepprism_jax.training.workdir import read_config
@@ -23,6 +24,33 @@ class Run:
     """Of the experiment."""
     checkpoint: Path | None
     """The one that was asked for; None is the newest."""
+    pretrained: Pretrained | None = None
+    """The model of the package that this is."""
+
+    @property
+    def results(self) -> Path:
+        """Where folders of drawn images go, and compiled programs are kept."""
+        return self.pretrained.results if self.pretrained else self.workdir
+
+    def step_of(self, checkpoint: Path) -> int:
+        """Return the training step of a checkpoint."""
+        return self.pretrained.step if self.pretrained else int(checkpoint.name)
+
+
+def of_package(name: str, kinds: Collection[str]) -> Run:
+    """Return a model of the package as if it were a run.
+
+    Args:
+        name: of the model.
+        kinds: systems whose models draw images.
+
+    Raises:
+        PreflightError: there is none of this name.
+        ValueError: it is of another kind.
+    """
+    found = open_pretrained(name)
+    _check_kind(f"{name} is a model", found.kind, kinds)
+    return Run(found.folder, found.kind, found.config, found.folder, found)
 
 
 def open_run(path: Path, kinds: Collection[str]) -> Run:
@@ -55,11 +83,7 @@ def open_run(path: Path, kinds: Collection[str]) -> Run:
         )
     config = read_config(workdir)
     kind = name_of(config)
-    if kind not in kinds:
-        raise ValueError(
-            f"{workdir} is a run of the kind {kind}, whose models draw no images; give "
-            f"one of the kind {' or '.join(kinds)}"
-        )
+    _check_kind(f"{workdir} is a run", kind, kinds)
     if not steps(workdir / CHECKPOINTS):
         raise FileNotFoundError(
             f"{workdir} has no checkpoint yet; wait for the first one of its run"
@@ -75,3 +99,11 @@ def checkpoint_of(run: Run) -> Path:
         PreflightError: none can be read.
     """
     return run.checkpoint or newest_checkpoint(run.workdir)
+
+
+def _check_kind(what: str, kind: str, kinds: Collection[str]) -> None:
+    if kind not in kinds:
+        raise ValueError(
+            f"{what} of the kind {kind}, whose models draw no images; give one of the "
+            f"kind {' or '.join(kinds)}"
+        )

@@ -47,6 +47,8 @@ class Model:
     process: MultiScale
     target: Target = "eps"
     """What the network predicts."""
+    has_image: bool = True
+    """Whether image and pyramid are the training image's, and not black."""
 
 
 def per_device(

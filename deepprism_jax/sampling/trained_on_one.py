@@ -2,10 +2,14 @@
 
 import difflib
 
+import numpy as np
+
 from deepprism_jax.data.images import decode_whole
+from deepprism_jax.evaluation.pretrained import Pretrained
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.sampling.runs import Run, checkpoint_of
 from deepprism_jax.sampling.single_image import Model
+from deepprism_jax.training.sinddm.pictures import read_pictures
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.system import IMAGES
 
@@ -22,6 +26,8 @@ def load_model(run: Run, image: str) -> Model:
         ValueError: there are several images and none is named, or the files are
             damaged.
     """
+    if run.pretrained:
+        return _of_package(run.pretrained)
     files = {path.stem: path for path in sorted((run.workdir / IMAGES).glob("*.png"))}
     name = choose(image, list(files))
     where = checkpoint_of(run)
@@ -30,6 +36,28 @@ def load_model(run: Run, image: str) -> Model:
     pyramid, process = make_process(run.config, pixels)
     target = run.config.diffusion.target
     return Model(name, int(where.name), network, pixels, pyramid, process, target)
+
+
+def _of_package(found: Pretrained) -> Model:
+    """Load a model of the package; only some come with their training image."""
+    assert found.image is not None
+    name, size = found.image
+    if found.config.data.path:
+        pixels, has_image = np.zeros(size, np.uint8), False
+    else:
+        (pixels,), has_image = read_pictures(found.config.data).values(), True
+    # The process follows from the sizes alone.
+    pyramid, process = make_process(found.config, pixels)
+    return Model(
+        name,
+        found.step,
+        SinDDM.from_pretrained(found.folder),
+        pixels,
+        pyramid,
+        process,
+        found.config.diffusion.target,
+        has_image=has_image,
+    )
 
 
 def choose(image: str, names: list[str]) -> str:

@@ -12,11 +12,14 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TimeRemainingColu
 from rich.table import Table
 
 from deepprism_jax.analysis.parameters import parameter_count
+from deepprism_jax.export.command import Format, export_model
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.models import AutoencoderKL
 from deepprism_jax.weights import diffusers_config, store
 from deepprism_jax.weights.acquire import AcquireError, acquire
 from deepprism_jax.weights.download import Watch
+from deepprism_jax.weights.included import FOLDER, list_pretrained
+from deepprism_jax.weights.pretrained import WEIGHTS, class_name
 from deepprism_jax.weights.registry import REGISTRY, entry
 
 Names = tyro.conf.Positional[tuple[str, ...]]
@@ -40,6 +43,19 @@ def _here(name: str) -> str:
     if found := store.find(name):
         return f"by {store.facts(found).get('checked', 'nothing')}"
     return "not its weights" if store.fault(name) else "no"
+
+
+def models() -> int:
+    """List the trained models that come with the package."""
+    table = Table(box=None, header_style="")
+    for heading in ("name", "class", "bytes"):
+        table.add_column(heading, justify="right" if heading == "bytes" else "left")
+    for name in list_pretrained():
+        size = (FOLDER / name / WEIGHTS).stat().st_size
+        table.add_row(name, class_name(FOLDER / name), f"{size:,}")
+    Console().print(table)
+    print(f"in {FOLDER}, each with its card, README.md")
+    return 0
 
 
 def get(
@@ -120,6 +136,28 @@ def take(
     return 0
 
 
+def give(
+    source: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME_OR_PATH")],
+    output: Path,
+    kind: Annotated[Format, tyro.conf.arg(name="format")] = "stablehlo",
+    model: str = "",
+) -> int:
+    """Export a trained model as one file that is run without this package.
+
+    Args:
+        source: a model in the package, an export, a training run or a checkpoint.
+        output: file to make.
+        kind: `stablehlo`, for JAX on CPUs, GPUs and TPUs, or `onnx`.
+        model: which one, of several that were trained together.
+    """
+    try:
+        names = export_model(source, output, kind, model=model)
+    except (OSError, ValueError, ImportError) as error:
+        return _refuse(str(error))
+    print(f"{output}: {', '.join(names)}, {output.stat().st_size:,} bytes")
+    return 0
+
+
 @contextlib.contextmanager
 def _progress(name: str) -> Iterator[Callable[[int], Watch]]:
     """Give out what draws a bar from the first byte on; without one, nothing."""
@@ -149,7 +187,14 @@ def _refuse(text: str) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; 2 says that something could not be had."""
     return tyro.extras.subcommand_cli_from_dict(
-        {"list": show, "get": get, "path": path, "import": take},
+        {
+            "list": show,
+            "models": models,
+            "get": get,
+            "path": path,
+            "import": take,
+            "export": give,
+        },
         prog="python -m deepprism_jax.weights",
         description=__doc__,
         args=arguments,

@@ -44,12 +44,25 @@ def located(path: str | os.PathLike[str]) -> AnyPath:
     bare = not is_remote(text) and Path(text).name == text and text not in ("", "..")
     if not bare or Path(text).exists():
         return as_path(path)
+    return folder_of(text, "there is no directory {name} here, and ")
+
+
+def folder_of(name: str, before: str = "there is ") -> Path:
+    """Return the folder of a model in the package.
+
+    Args:
+        name: of the model.
+        before: begins the message of the error.
+
+    Raises:
+        FileNotFoundError: there is none of that name; lists those that there are.
+    """
     names = list_pretrained()
-    if text in names:
-        return FOLDER / text
-    near = difflib.get_close_matches(text, names, n=1)
+    if name in names:
+        return FOLDER / name
+    near = difflib.get_close_matches(name, names, n=1)
     hint = f"perhaps you meant {near[0]}; " if near else ""
     raise FileNotFoundError(
-        f"there is no directory {text} here, and no model of that name in the package: "
+        f"{before.format(name=name)}no model {name!r} in the package: "
         f"{hint}it has {', '.join(names) or 'none'}"
     )

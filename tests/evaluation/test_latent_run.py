@@ -117,7 +117,9 @@ def test_a_run_stands_beside_its_data(inception, monkeypatch, tmp_path):
     monkeypatch.setattr(of_runs, "load", lambda run: model())
     monkeypatch.setattr(of_runs, "make_mesh", lambda: MESH)
     config = LDMConfig(data=LatentDataConfig(source="photos", image_size=(16, 16)))
-    run = FoundRun(tmp_path / "run", config, tmp_path / "checkpoints" / "7", tmp_path)
+    run = FoundRun(
+        tmp_path / "run", config, tmp_path / "checkpoints" / "7", tmp_path, 7
+    )
     options = Options(samples=24, steps=2, limit=22, kid_subset=8, splits=2)
     evaluate_latents(run, options, CONSOLE, lambda batches, *words: batches)
     report = json.loads((tmp_path / "metrics.json").read_text())
@@ -154,7 +156,7 @@ def test_a_run_stands_beside_its_data(inception, monkeypatch, tmp_path):
     ],
 )
 def test_options_that_no_run_of_latents_takes_are_refused(tmp_path, options, says):
-    run = FoundRun(tmp_path, LDMConfig(), tmp_path / "checkpoints" / "7", tmp_path)
+    run = FoundRun(tmp_path, LDMConfig(), tmp_path / "checkpoints" / "7", tmp_path, 7)
     with pytest.raises(PreflightError, match=says):
         evaluate_latents(run, Options(**options), CONSOLE, lambda *words: words[0])
 

@@ -91,7 +91,9 @@ def test_samples_are_those_of_their_seeds_in_any_batch_and_of_any_network():
 
 def run(path, models=MODELS, **options):
     images = {name: model.image for name, model in models.items()}
-    found = TrainedRun(path, SinDDMConfig(), path / "checkpoints" / "7", path, images)
+    found = TrainedRun(
+        path, SinDDMConfig(), path / "checkpoints" / "7", path, 7, images
+    )
     object.__setattr__(found, "load", models.__getitem__)  # nothing lies on the disk
     given = Options(
         metrics=("pixel_diversity",), **{"samples": 4, "batch_size": 4, **options}

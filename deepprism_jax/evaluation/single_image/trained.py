@@ -1,6 +1,6 @@
 """The models of a run of single-image diffusion, each with the image it learnt."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,10 +9,12 @@ from jaxtyping import UInt8
 
 from deepprism_jax.data.images import decode_whole
 from deepprism_jax.diffusion.multiscale import MultiScale
-from deepprism_jax.evaluation.runs import find_run
+from deepprism_jax.evaluation.pretrained import Pretrained
+from deepprism_jax.evaluation.runs import FoundRun, find_run
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sinddm.config import SinDDMConfig
+from deepprism_jax.training.sinddm.pictures import read_pictures
 from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.sinddm.system import IMAGES
 
@@ -36,13 +38,10 @@ class TrainedRun:
     checkpoint: Path
     results: Path
     """Where figures belong: the work directory or, of a chosen checkpoint, in it."""
+    step: int
+    """Training step of the checkpoint."""
     images: dict[str, UInt8[np.ndarray, "_ _ _"]] = field(repr=False)
     """The training images by name."""
-
-    @property
-    def step(self) -> int:
-        """Training step of the checkpoint."""
-        return int(self.checkpoint.name)
 
     def load(self, name: str) -> Trained:
         """Return the model of a training image.
@@ -75,8 +74,43 @@ def open_run(path: Path) -> TrainedRun | None:
     )
     if run is None:
         return None
-    images = _images(run.workdir, run.config)
-    return TrainedRun(run.workdir, run.config, run.checkpoint, run.results, images)
+    return _with(run, _images(run.workdir, run.config))
+
+
+def of_package(model: Pretrained, real: Path | None) -> TrainedRun:
+    """Return a model of the package with the image that it learnt.
+
+    Args:
+        model: of one image.
+        real: file of that image, which does not come with the package; None where it
+            was trained on the photograph that is there anyway.
+
+    Raises:
+        PreflightError: the image is not given, or is another.
+    """
+    assert model.image is not None
+    name, (height, width, _) = model.image
+    data = model.config.data
+    if real is None and data.path:
+        raise PreflightError(
+            f"{model.name} is to be measured beside its training image, which does not "
+            f"come with the package: give {name} as --real IMAGE"
+        )
+    with refusing():
+        (image,) = read_pictures(replace(data, path=str(real or ""))).values()
+    if image.shape[:2] != (height, width):
+        given = f"{image.shape[0]}x{image.shape[1]}"
+        raise PreflightError(
+            f"--real {real} becomes {given} px, and {model.name} has learnt an image "
+            f"of {height}x{width}: give {name}"
+        )
+    return _with(model.as_run, {name: image})
+
+
+def _with(run: FoundRun, images: dict[str, np.ndarray]) -> TrainedRun:
+    return TrainedRun(
+        run.workdir, run.config, run.checkpoint, run.results, run.step, images
+    )
 
 
 def _images(workdir: Path, config: SinDDMConfig) -> dict[str, np.ndarray]:
