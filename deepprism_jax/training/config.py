@@ -5,7 +5,9 @@ Every field can be overridden on the command line by its dotted name, for exampl
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from deepprism_jax.choices import ChannelPadding, ConvKind
 
@@ -192,6 +194,8 @@ class TrainConfig:
     """Activations computed again in the backward pass: none, or those inside blocks."""
     profile_steps: tuple[int, int] = (0, 0)
     """First and last step of a profiler trace; 0 0 is none."""
+    init_from: Annotated[str, tyro.conf.arg(aliases=["--init-from"])] = ""
+    """Model to begin with, of this width or less: a name of the package, or a path."""
     step_timeout: float = 1800.0
     """Seconds after which a step that hangs ends the run, naming the host; 0 is off."""
     debug_nans: bool = False

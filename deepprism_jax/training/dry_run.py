@@ -6,6 +6,7 @@ from rich.console import Console
 from deepprism_jax.analysis import parameter_table
 from deepprism_jax.paths import PathLike
 from deepprism_jax.training import workdir as workdirs
+from deepprism_jax.training.init_from import starting_values
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.summary import (
     devices_line,
@@ -50,7 +51,11 @@ def dry_run(
         # Nothing will be written, so this is no reason to fail.
         say(f"work directory: {error}")
     try:
-        for line in memory_lines(system.make_trainer(config)):
+        trainer = system.make_trainer(config)
+        if source := config.train.init_from:
+            for line in starting_values(trainer, source, config.train.seed)[1]:
+                say(line)
+        for line in memory_lines(trainer):
             say(line)
     except PreflightError as error:
         problems += error.problems

@@ -21,6 +21,7 @@ from deepprism_jax.training.checkpoints import Checkpoints
 from deepprism_jax.training.cli import Run
 from deepprism_jax.training.compilation import keep_programs
 from deepprism_jax.training.dry_run import dry_run
+from deepprism_jax.training.init_from import starting_values
 from deepprism_jax.training.loop import DONE, FAILED, Loop, StoppedError
 from deepprism_jax.training.meter import NonFiniteError
 from deepprism_jax.training.mirror import Mirror
@@ -100,7 +101,11 @@ def _train(
         workdirs.check_workdir(workdir, config, resume=resume)
         if resume:
             notes += workdirs.notes_on_changes(workdirs.read_config(workdir), config)
-        trainer, data = make_trainer(config), open_data(config)
+        trainer, data, start = make_trainer(config), open_data(config), None
+        if config.train.init_from and not resume:
+            seed = config.train.seed
+            start, said = starting_values(trainer, config.train.init_from, seed)
+            notes += said
         facts["images"] = [data.train_images, data.held_out_images]
     with contextlib.ExitStack() as stack:
         with refusing_together(board, "claim"):
@@ -164,7 +169,9 @@ def _train(
         stack.enter_context(watchdog.guarding())
         try:
             system.prepare(trainer, data, workdir, loop.preparing)
-            return loop.finish(loop.run(trainer.init() if state is None else state))
+            return loop.finish(
+                loop.run(trainer.init(start) if state is None else state)
+            )
         except StoppedError:
             return stop.exit_code
         except NonFiniteError as error:

@@ -1,10 +1,12 @@
 """All that a training run remembers between two steps."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 Tree = Any
@@ -31,6 +33,26 @@ class TrainState(NamedTuple):
 # A DeepPrism network has hundreds of tensors of 27 numbers, and walking them costs more
 # than the arithmetic.
 _ONE_VECTOR_BELOW = 1_000_000
+
+
+def beginning_with(
+    state: TrainState, main: str, values: Mapping[str, np.ndarray]
+) -> TrainState:
+    """Return a state on the host whose main group, average and buffers are given ones.
+
+    Where many models train together, all begin with them.
+    """
+
+    def replaced(group: Mapping[str, Any]) -> dict[str, Any]:
+        return {
+            name: np.broadcast_to(values[name], x.shape) for name, x in group.items()
+        }
+
+    params = {**state.params, main: replaced(state.params[main])}
+    extra = dict(state.extra)
+    if "buffers" in extra:
+        extra["buffers"] = replaced(extra["buffers"])
+    return state._replace(params=params, ema=replaced(state.ema), extra=extra)
 
 
 def as_one_vector(tree: Tree) -> bool:

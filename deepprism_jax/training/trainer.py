@@ -22,7 +22,7 @@ from deepprism_jax.training.sharding import (
     replicated,
     split_batch,
 )
-from deepprism_jax.training.state import TrainState, move_average
+from deepprism_jax.training.state import TrainState, beginning_with, move_average
 from deepprism_jax.weights.pretrained import describe
 
 Batch = Mapping[str, Any]
@@ -159,12 +159,19 @@ class Trainer:
             batch = jax.tree.map(arrange, batch)
         return self.shard_batch(batch)
 
-    def init(self) -> TrainState:
-        """The state before the first step, on the mesh."""
+    def init(self, start: Mapping[str, np.ndarray] | None = None) -> TrainState:
+        """The state before the first step, on the mesh.
+
+        Args:
+            start: values of the main group and its buffers to begin with.
+        """
         # Drawn outside of jit, where the random numbers of a shape are compiled once
         # for all kernels of that shape; one program would compile each of them anew.
         place = jax.jit(lambda state: state, out_shardings=self.state_sharding)
-        return place(jax.device_get(self._init()))
+        state = jax.device_get(self._init())
+        return place(
+            state if start is None else beginning_with(state, self.main, start)
+        )
 
     @cached_property
     def step(self) -> Any:

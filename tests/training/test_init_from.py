@@ -1,0 +1,60 @@
+"""A run begins with the weights of another model, or is refused before any work."""
+
+import jax
+import numpy as np
+import pytest
+
+from configs import CONFIGS
+from deepprism_jax.training.cli import parse
+from deepprism_jax.training.state import TrainState, beginning_with
+
+
+def test_values_given_are_where_training_begins():
+    drawn = {"a": np.zeros((2, 3)), "codes": np.zeros(4)}
+    given = {"a": np.arange(3.0), "codes": np.ones(4)}
+    state = TrainState(
+        step=jax.numpy.zeros((), int),
+        params={"net": {"a": drawn["a"]}, "other": {"b": np.full(2, 7.0)}},
+        ema={"a": drawn["a"]},
+        extra={"buffers": {"codes": drawn["codes"]}, "lecam": {}},
+        opt_state={},
+        key=np.zeros(2),
+    )
+    begun = beginning_with(state, "net", given)
+    rows = np.tile(given["a"], (2, 1))  # two models, of two images
+    np.testing.assert_array_equal(begun.params["net"]["a"], rows)
+    np.testing.assert_array_equal(begun.ema["a"], rows)
+    np.testing.assert_array_equal(begun.extra["buffers"]["codes"], given["codes"])
+    np.testing.assert_array_equal(begun.params["other"]["b"], np.full(2, 7.0))
+    off = beginning_with(state._replace(ema={}), "net", given)
+    assert off.ema == {}
+
+
+def test_the_option_has_a_short_name():
+    run = parse(["quickstart", "--init-from", "cifar10-deepprism"], CONFIGS)
+    assert run.config.train.init_from == "cifar10-deepprism"
+
+
+@pytest.mark.slow
+def test_a_run_begins_where_a_model_of_the_package_is(tmp_path, capsys):
+    from entry_points import load_main
+
+    main = load_main("train")
+    asked = ["quickstart", "--workdir", str(tmp_path / "run"), "--train.steps", "1"]
+    asked += ["--model.width", "128", "--model.norm-groups", "32", "--model.fields"]
+    asked += ["2", "--optimizer.learning-rate", "1e-9", "--train.eval-images", "8"]
+    asked += ["--train.batch-size", "8", "--init-from", "cifar10-deepprism"]
+    assert main(asked) == 0
+    assert "begins with the weights of cifar10-deepprism" in capsys.readouterr().out
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text()
+    assert float(lines.split('"eval/psnr": ')[1].split(",")[0]) > 22
+
+
+def test_what_cannot_begin_so_is_refused(tmp_path, capsys):
+    from entry_points import load_main, refused_in_one_line
+
+    asked = ["quickstart", "--workdir", str(tmp_path / "run"), "--model.width", "32"]
+    asked += ["--init-from", "cifar10-deepprism"]
+    line = refused_in_one_line(load_main("train"), asked, capsys)
+    assert "--init-from cifar10-deepprism" in line
+    assert not (tmp_path / "run").exists()
