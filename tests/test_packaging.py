@@ -2,13 +2,16 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
+import zipfile
 from pathlib import Path
 
 import pytest
 
 import deepprism_jax
+from deepprism_jax.weights.included import FOLDER
 from deepprism_jax.weights.registry import entry
 
 ROOT = Path(__file__).parents[1]
@@ -23,6 +26,7 @@ MODULES = {
 """Where a distribution and its module are not called alike."""
 
 NOT_IMPORTED = {
+    "flatbuffers",  # jax.export imports it and does not ask for it
     "importlib-resources",  # TFDS imports it and does not ask for it
     "scikit-learn",  # photographs, read as files
 }
@@ -71,7 +75,8 @@ def test_the_package_of_weights_is_the_one_that_is_looked_for():
 
 
 def test_every_import_is_declared():
-    declared = {module_of(name_of(r)) for r in PROJECT["dependencies"]}
+    late = PROJECT["optional-dependencies"]["onnx"]  # where it is needed alone
+    declared = {module_of(name_of(r)) for r in [*PROJECT["dependencies"], *late]}
     own = {"deepprism_jax", "configs"}
     undeclared = {
         f"{path.relative_to(ROOT)}: {module}"
@@ -96,7 +101,7 @@ def test_every_dependency_has_its_reason():
     text = (ROOT / "docs" / "dependencies.md").read_text()
     extras = PROJECT["optional-dependencies"]
     requirements = [*PROJECT["dependencies"]]
-    requirements += (r for e in ("dev", "bench", "gcs", "lite0") for r in extras[e])
+    requirements += (r for e in ("dev", "bench", "gcs", "onnx", "lite0") for r in extras[e])
     explained = set(re.findall(r"^\| `([^`]+)` \|", text, re.MULTILINE))
     assert explained == {name_of(r) for r in requirements}
 
@@ -109,3 +114,25 @@ def test_the_package_is_typed_and_knows_its_version():
 def test_every_folder_of_the_package_is_a_package():
     folders = {path.parent for path in package_sources()}
     assert [f for f in sorted(folders) if not (f / "__init__.py").is_file()] == []
+
+
+@pytest.mark.slow
+def test_the_wheel_has_the_pretrained_models_and_stays_small(tmp_path):
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path]
+    try:
+        import hatchling  # noqa: F401  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        # `build` makes an environment with hatchling, for which it needs an index.
+        build = [sys.executable, "-m", "build", "--wheel", "-o", tmp_path]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size < 5_000_000
+    there = set(zipfile.ZipFile(wheel).namelist())
+    models = {f"deepprism_jax/{file.relative_to(FOLDER.parent)}" for file in _models()}
+    assert len(models) > 4
+    assert models <= there
+    assert not any(name.startswith(("tests/", "configs/")) for name in there)
+
+
+def _models():
+    return [path for path in FOLDER.rglob("*") if path.is_file()]
