@@ -114,7 +114,7 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
 @contextmanager
 def building(final: Path) -> Iterator[Path]:
     """Give a folder beside the final one, and put it in its place at the end."""
-    part = final.with_name(f"{final.name}.part")
+    part = final.with_name(final.name + included.UNFINISHED)
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
     try:

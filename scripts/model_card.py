@@ -12,7 +12,7 @@ from deepprism_jax.evaluation.legend import lines
 from deepprism_jax.evaluation.records import Report, read_json
 from deepprism_jax.evaluation.report import markdown
 from deepprism_jax.evaluation.table4 import WITHOUT_TIME, Row, column
-from deepprism_jax.weights.included import METRICS, TRAINING
+from deepprism_jax.weights.included import METRICS, TRAINING, UNFINISHED
 from deepprism_jax.weights.pretrained import CONFIG, WEIGHTS
 
 DATA = {
@@ -162,7 +162,8 @@ HEADER = """\
 def table(folder: Path) -> str:
     """Return the table of all models, in Markdown."""
     paths = sorted(path.parent for path in folder.glob(f"*/{TRAINING}"))
-    return HEADER + "".join(f"{row(path)}\n" for path in paths)
+    done = (path for path in paths if path.suffix != UNFINISHED)
+    return HEADER + "".join(f"{row(path)}\n" for path in done)
 
 
 def _counted(model: Folder) -> str:

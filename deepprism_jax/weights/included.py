@@ -19,6 +19,9 @@ from deepprism_jax.paths import AnyPath, as_path, is_remote
 
 FOLDER = Path(deepprism_jax.__file__).parent / "pretrained"
 
+UNFINISHED = ".part"
+"""How the folder of a model ends that is being put into the package."""
+
 TRAINING = "training.json"
 METRICS = "metrics.json"
 CARD = "README.md"
@@ -28,7 +31,8 @@ def list_pretrained() -> list[str]:
     """Return the names of the models in the package, sorted."""
     if not FOLDER.is_dir():
         return []
-    return sorted(path.parent.name for path in FOLDER.glob("*/config.json"))
+    names = (path.parent.name for path in FOLDER.glob("*/config.json"))
+    return sorted(name for name in names if not name.endswith(UNFINISHED))
 
 
 def located(path: str | os.PathLike[str]) -> AnyPath:
@@ -58,7 +62,7 @@ def folder_of(name: str, before: str = "there is ") -> Path:
         FileNotFoundError: there is none of that name; lists those that there are.
     """
     names = list_pretrained()
-    if name in names:
+    if name in names or name.endswith(UNFINISHED):
         return FOLDER / name
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"perhaps you meant {near[0]}; " if near else ""
