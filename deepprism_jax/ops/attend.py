@@ -52,14 +52,17 @@ def attend(
     tokens, so is that of a matrix m x n larger than that number squared. The numbers
     are the same up to rounding. The platform is chosen when the program is lowered.
     """
-    if q.shape[1] * k.shape[1] <= most_tokens**2:
-        return jax.nn.dot_product_attention(q, k, v)
-    queries = min(_QUERIES_A_CHUNK, most_tokens, q.shape[1])
+    pairs, queries = q.shape[1] * k.shape[1], min(_QUERIES_A_CHUNK, most_tokens)
+    # A program for images of any size (`jax.export`) knows it no sooner than it runs.
+    if isinstance(pairs, int):
+        if pairs <= most_tokens**2:
+            return jax.nn.dot_product_attention(q, k, v)
+        queries = min(queries, q.shape[1])
     chunked = partial(chunked_attend, chunk=queries)
     flash = {}
     # Differentiation goes through every form that is offered, and JAX's kernel for TPUs
     # has no second derivatives: elsewhere it is not offered.
-    own = q.shape == k.shape
+    own = q.shape == k.shape and target.is_here()
     if own and target.platform() == "tpu" and tpu_flash_takes(q):
         flash["tpu"] = tpu_flash
     if own and cudnn_flash_takes(q) and _is_on_cudnn():

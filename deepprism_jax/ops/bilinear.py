@@ -10,19 +10,29 @@ from typing import Literal
 import jax
 from jax import lax
 
-from deepprism_jax.ops import banded, reference, shift_and_add, shifted
+from deepprism_jax.ops import (
+    banded,
+    reference,
+    shift_and_add,
+    shifted,
+    stacked,
+    target,
+)
 from deepprism_jax.ops.formulation import Formulation
 from deepprism_jax.ops.geometry import Geometry
 from deepprism_jax.ops.native import library
 from deepprism_jax.ops.native import prism as native_prism
 
-Method = Literal["auto", "reference", "banded", "shift_and_add", "shifted", "native"]
+Method = Literal[
+    "auto", "reference", "banded", "shift_and_add", "shifted", "stacked", "native"
+]
 
 FORMULATIONS: dict[str, Formulation] = {
     "reference": reference.FORMULATION,
     "banded": banded.FORMULATION,
     "shift_and_add": shift_and_add.FORMULATION,
     "shifted": shifted.FORMULATION,
+    "stacked": stacked.FORMULATION,
     "native": native_prism.FORMULATION,
 }
 
@@ -32,6 +42,8 @@ _MOST_SHIFTED_PAIRS = 16
 
 def _choose(geometry: Geometry, method: Method, part: str, *operands: jax.Array):
     """Run one part of a formulation: the named one, or the platform's."""
+    if method == "auto" and target.platform() == target.ONNX:
+        method = "stacked"
     if method != "auto":
         return getattr(FORMULATIONS[method], part)(geometry, *operands)
     on_cpu = "shift_and_add"

@@ -38,8 +38,8 @@ def prism_conv(
         strides: spatial stride, one number or (height, width); the kernel is centred on
             the positions that are kept, and H' = ceil(H / stride).
         method: `auto` picks a formulation for the platform when the program is lowered;
-            a name forces one: `reference`, `banded`, `shift_and_add`, `shifted` or,
-            where it was built (`ops/native`), `native`.
+            a name forces one: `reference`, `banded`, `shift_and_add`, `shifted`,
+            `stacked` or, where it was built (`ops/native`), `native`.
 
     Returns:
         Feature map [..., H', W', F_out * D] of the promoted type of x and kernel.

@@ -29,7 +29,7 @@ def native(built, monkeypatch):
     """The kernels, loaded for one test."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(built))
     monkeypatch.delenv("DEEPPRISM_NATIVE")
-    forget = library.loaded.cache_clear
+    forget = library.register.cache_clear
     forget()
     assert library.loaded()
     yield

@@ -76,7 +76,7 @@ def assert_equal_to_the_reference(derivatives, case, methods):
 
 @pytest.mark.parametrize("case", CASES)
 def test_formulations_equal_the_reference_with_both_gradients(case):
-    methods = ("banded", "shift_and_add", "shifted")
+    methods = ("banded", "shift_and_add", "shifted", "stacked")
     assert_equal_to_the_reference(gradients, case, methods)
 
 

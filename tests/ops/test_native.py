@@ -230,9 +230,9 @@ def test_a_file_that_is_no_library_is_done_without(tmp_path, monkeypatch):
     monkeypatch.delenv("DEEPPRISM_NATIVE")
     library.path().parent.mkdir(parents=True)
     library.path().write_text("not a library")
-    library.loaded.cache_clear()
+    library.register.cache_clear()
     assert not library.loaded()
-    library.loaded.cache_clear()
+    library.register.cache_clear()
 
 
 @pytest.mark.parametrize("fault", ["missing", "failing"])

@@ -12,7 +12,8 @@ from deepprism_jax.ops import prism_conv
         (
             *((4, 4, 6), (3, 3, 3, 1, 1), {"method": "fastest"}),
             "method='fastest' is unknown; choose one of "
-            "['auto', 'reference', 'banded', 'shift_and_add', 'shifted', 'native']",
+            "['auto', 'reference', 'banded', 'shift_and_add', 'shifted', 'stacked', "
+            "'native']",
         ),
         (
             *((4, 4, 6), (3, 3, 3, 1, 1), {"channel_padding": "reflect"}),

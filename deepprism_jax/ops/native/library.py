@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from deepprism_jax.files import cache_directory
+from deepprism_jax.ops import target
 
 HEADERS = ("vector.h", "taps.h", "silu.h", "moments.h")
 SOURCES = ("prism.cc", "group_norm.cc", "half_block.cc", "depthwise.cc")
@@ -81,22 +82,22 @@ def build() -> Path:
     Raises:
         BuildError: there is no C++ compiler, or it fails.
     """
-    compiler, target = find_compiler(), path()
+    compiler, kernels = find_compiler(), path()
     tuning = "-mcpu=native" if platform.machine() == "arm64" else "-march=native"
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            library = Path(scratch) / target.name
+        kernels.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kernels.parent) as scratch:
+            built = Path(scratch) / kernels.name
             command = [compiler, "-std=c++17", "-O3", tuning, "-shared", "-fPIC", "-w"]
-            command += ["-isystem", jax.ffi.include_dir(), "-o", str(library)]
+            command += ["-isystem", jax.ffi.include_dir(), "-o", str(built)]
             command += [str(_HERE / source) for source in SOURCES]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode:
                 raise BuildError(f"{compiler} failed:\n{done.stderr.strip()}")
-            library.replace(target)  # at once: another process may be reading
+            built.replace(kernels)  # at once: another process may be reading
     except OSError as error:
         raise BuildError(f"the kernels could not be built: {error}") from error
-    return target
+    return kernels
 
 
 def takes(depth: int, dtype: Any) -> bool:
@@ -104,12 +105,17 @@ def takes(depth: int, dtype: Any) -> bool:
     return depth % LANES == 0 and dtype in (jnp.float32, jnp.bfloat16)
 
 
-@functools.cache
 def loaded() -> bool:
-    """Return whether the kernels are there; known to JAX from the first call on.
+    """Return whether the kernels are there, for a program of this machine.
 
     `DEEPPRISM_NATIVE=0` in the environment does without them.
     """
+    return target.is_here() and register()
+
+
+@functools.cache
+def register() -> bool:
+    """Make the kernels known to JAX, once, and return whether they are there."""
     if os.environ.get("DEEPPRISM_NATIVE") == "0":
         return False
     try:
