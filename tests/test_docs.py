@@ -14,7 +14,8 @@ from deepprism_jax.training.config import Config
 from deepprism_jax.training.systems import CONFIGS as SYSTEMS
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+AT_THE_TOP = [ROOT / f"{name}.md" for name in ("README", "CHANGELOG", "CONTRIBUTING")]
+PAGES = [*AT_THE_TOP, *sorted((ROOT / "docs").glob("*.md"))]
 by_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 
 
