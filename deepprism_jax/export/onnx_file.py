@@ -68,7 +68,16 @@ def converted(name: str, program: Program, small: int) -> bytes:
         input_names=list(program.inputs),
         output_names=[program.output],
     )
-    return network.SerializeToString()
+    return _without_notes(network).SerializeToString()
+
+
+def _without_notes(network: Any) -> Any:
+    """Take out what no runtime reads: where every node came from, and what it gives."""
+    del network.graph.value_info[:]
+    for node in network.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    return network
 
 
 def _shape(text: str, small: int) -> str:
