@@ -1,11 +1,19 @@
 """A run begins with the weights of another model, or is refused before any work."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
+from entry_points import load_main
+from flax import nnx
 
 from configs import CONFIGS
+from deepprism_jax.models import AutoencoderKL
 from deepprism_jax.training.cli import parse
+from deepprism_jax.training.init_from import starting_values
+from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.state import TrainState, beginning_with
 
 
@@ -37,8 +45,6 @@ def test_the_option_has_a_short_name():
 
 @pytest.mark.slow
 def test_a_run_begins_where_a_model_of_the_package_is(tmp_path, capsys):
-    from entry_points import load_main
-
     main = load_main("train")
     asked = ["quickstart", "--workdir", str(tmp_path / "run"), "--train.steps", "1"]
     asked += ["--model.width", "128", "--model.norm-groups", "32", "--model.fields"]
@@ -50,11 +56,11 @@ def test_a_run_begins_where_a_model_of_the_package_is(tmp_path, capsys):
     assert float(lines.split('"eval/psnr": ')[1].split(",")[0]) > 22
 
 
-def test_what_cannot_begin_so_is_refused(tmp_path, capsys):
-    from entry_points import load_main, refused_in_one_line
-
-    asked = ["quickstart", "--workdir", str(tmp_path / "run"), "--model.width", "32"]
-    asked += ["--init-from", "cifar10-deepprism"]
-    line = refused_in_one_line(load_main("train"), asked, capsys)
-    assert "--init-from cifar10-deepprism" in line
-    assert not (tmp_path / "run").exists()
+def test_what_cannot_begin_so_is_refused():
+    options = {"width": 128, "fields": 4, "norm_groups": 32}
+    wanted = nnx.eval_shape(lambda: AutoencoderKL(**options, rngs=nnx.Rngs(0)))
+    trainer: Any = SimpleNamespace(model=wanted)
+    with pytest.raises(PreflightError, match="--init-from cifar10-deepprism: fields=4"):
+        starting_values(trainer, "cifar10-deepprism", 0)
+    with pytest.raises(PreflightError, match="no model 'nobody' in the package"):
+        starting_values(trainer, "nobody", 0)

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from entry_points import random_model
 from flax import nnx
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from deepprism_jax import models
 from deepprism_jax.evaluation.pretrained import open_pretrained
+from deepprism_jax.layers.functional import values_of
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.models.unet import UNet
 from deepprism_jax.weights import list_pretrained
 from deepprism_jax.weights.included import CARD, FOLDER, METRICS, TRAINING
-from deepprism_jax.weights.pretrained import WEIGHTS, class_name, structure_of
+from deepprism_jax.weights.pretrained import WEIGHTS, class_name, describe, structure_of
 
 ROOT = Path(__file__).parents[2]
 MOST_BYTES = 4_000_000
@@ -87,15 +89,11 @@ def test_another_class_is_refused_with_the_one_to_call():
 
 
 def test_half_precision_is_widened(tmp_path):
-    from safetensors.numpy import save_file
-
-    from deepprism_jax.layers.functional import values_of
-
-    small = SinDDM(width=4, embedding=4, rngs=nnx.Rngs(0))
-    small.save_pretrained(tmp_path / "model")
+    small = random_model(lambda: SinDDM(width=4, embedding=4, rngs=nnx.Rngs(0)), 0)
     half = {k: np.asarray(x, np.float16) for k, x in values_of(small).items()}
-    save_file(half, tmp_path / "model" / WEIGHTS)
-    found = values_of(SinDDM.from_pretrained(tmp_path / "model"))
+    save_file(half, tmp_path / WEIGHTS)
+    (tmp_path / "config.json").write_text(json.dumps(describe(small)))
+    found = values_of(SinDDM.from_pretrained(tmp_path))
     for name, value in half.items():
         assert found[name].dtype == np.float32
         np.testing.assert_array_equal(found[name], value)

@@ -37,6 +37,28 @@ def check_same(model, wide, images):
     np.testing.assert_allclose(after, before, atol=1e-5 * np.abs(before).max())
 
 
+def test_channels_are_repeated_and_sums_over_them_shared_out():
+    model = small(fields=2)
+    narrow, wide = values_of(model), values_of(transfer(model, {"width": 16}))
+
+    def copies(name):  # of [..., 16] channels: two fields of two copies of four
+        return np.asarray(wide[name]).reshape(*wide[name].shape[:-1], 2, 2, 4)
+
+    for name in ("encoder.conv_in.kernel", "decoder.norm_out.scale"):
+        given = np.asarray(narrow[name]).reshape(*narrow[name].shape[:-1], 2, 1, 4)
+        np.testing.assert_array_equal(
+            copies(name), np.broadcast_to(given, copies(name).shape)
+        )
+    name = "decoder.conv_out.kernel"
+    out = np.asarray(wide[name]).reshape(3, 3, 2, 2, 4, 3)
+    given = np.asarray(narrow[name]).reshape(3, 3, 2, 4, 3)
+    np.testing.assert_allclose(out.sum(3), given, atol=1e-6)
+    assert np.abs(out[:, :, :, 0] - out[:, :, :, 1]).max() > 0.1 * np.abs(given).max()
+    name = "encoder.body.1.attention.query.kernel"
+    np.testing.assert_allclose(wide[name], narrow[name] / np.sqrt(2), rtol=1e-6)
+
+
+@pytest.mark.slow
 def test_a_wider_model_is_the_same_function():
     model = small(fields=2)
     wide = transfer(model, {"width": 16})
