@@ -1,5 +1,6 @@
 """Programs in StableHLO: what they compute, for what they are, what they refuse."""
 
+import re
 import zipfile
 
 import jax
@@ -38,6 +39,7 @@ def uniform(*shape):
     return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
 
 
+@pytest.mark.slow
 def test_one_file_is_read_by_three_lines_and_gives_what_the_model_gives(tmp_path):
     model = moved(AutoencoderKL(**SMALL, fields=2, rngs=nnx.Rngs(0)))
     write_stablehlo(model, tmp_path / "model.zip", platforms=("cpu",))
@@ -60,8 +62,9 @@ def test_programs_are_for_every_platform_and_call_no_kernel_of_ours():
     model = AutoencoderKL(**SMALL, rngs=nnx.Rngs(0))
     program = lowered(programs_of(model)["decode"], ("cpu", "cuda", "tpu"))
     assert program.platforms == ("cpu", "cuda", "tpu")
-    text = program.mlir_module()
-    assert "custom_call" not in text.replace("@shape_assertion", "")
+    # What checks that sizes can be divided is JAX's, and is gone before it runs.
+    called = set(re.findall(r"custom_call @(\w+)", program.mlir_module()))
+    assert called <= {"shape_assertion"}
     assert [str(d) for d in program.in_avals[0].shape] == ["b", "h", "w", "3"]
     assert [str(d) for d in program.out_avals[0].shape] == ["b", "2*h", "2*w", "3"]
 
