@@ -53,7 +53,7 @@ def dry_run(
     try:
         trainer = system.make_trainer(config)
         if source := config.train.init_from:
-            for line in starting_values(trainer, source, config.train.seed)[1]:
+            for line in starting_values(trainer.model, source, config.train.seed)[1]:
                 say(line)
         for line in memory_lines(trainer):
             say(line)

@@ -3,20 +3,20 @@
 from typing import Any
 
 import numpy as np
+from flax import nnx
 
 from deepprism_jax.training.preflight import refusing
-from deepprism_jax.training.trainer import Trainer
 from deepprism_jax.weights.pretrained import from_pretrained
 from deepprism_jax.weights.transfer import transferred
 
 
 def starting_values(
-    trainer: Trainer, source: str, seed: int
+    wanted: nnx.Module, source: str, seed: int
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Return the values that a trainer is to begin with, and lines on them.
+    """Return the values that a model is to begin with, and lines on them.
 
     Args:
-        trainer: of the run.
+        wanted: model of the run, without values.
         source: name of a model of the package, or path of an export or a run.
         seed: of the shares of copies, see `weights.transfer`.
 
@@ -24,12 +24,12 @@ def starting_values(
         PreflightError: there is no such model, or its weights cannot be carried over.
     """
     with refusing():
-        wanted: Any = trainer.model
-        model = from_pretrained(type(wanted), source)
+        model: Any = from_pretrained(type(wanted), source)
         try:
             values, notes = transferred(model, wanted, seed=seed)
         except ValueError as error:
             raise ValueError(f"--init-from {source}: {error}") from None
-    width, new = model.options["width"], wanted.options["width"]
+    options: dict[str, Any] = dict(wanted.options)  # pyright: ignore[reportAttributeAccessIssue]
+    width, new = model.options["width"], options["width"]
     grown = f", of width {width}, made {new} wide" if width != new else ""
     return values, [f"begins with the weights of {source}{grown}", *notes]

@@ -104,7 +104,7 @@ def _train(
         trainer, data, start = make_trainer(config), open_data(config), None
         if config.train.init_from and not resume:
             seed = config.train.seed
-            start, said = starting_values(trainer, config.train.init_from, seed)
+            start, said = starting_values(trainer.model, config.train.init_from, seed)
             notes += said
         facts["images"] = [data.train_images, data.held_out_images]
     with contextlib.ExitStack() as stack:

@@ -1,8 +1,5 @@
 """A run begins with the weights of another model, or is refused before any work."""
 
-from types import SimpleNamespace
-from typing import Any
-
 import jax
 import numpy as np
 import pytest
@@ -59,8 +56,7 @@ def test_a_run_begins_where_a_model_of_the_package_is(tmp_path, capsys):
 def test_what_cannot_begin_so_is_refused():
     options = {"width": 128, "fields": 4, "norm_groups": 32}
     wanted = nnx.eval_shape(lambda: AutoencoderKL(**options, rngs=nnx.Rngs(0)))
-    trainer: Any = SimpleNamespace(model=wanted)
     with pytest.raises(PreflightError, match="--init-from cifar10-deepprism: fields=4"):
-        starting_values(trainer, "cifar10-deepprism", 0)
+        starting_values(wanted, "cifar10-deepprism", 0)
     with pytest.raises(PreflightError, match="no model 'nobody' in the package"):
-        starting_values(trainer, "nobody", 0)
+        starting_values(wanted, "nobody", 0)
