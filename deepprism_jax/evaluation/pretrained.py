@@ -10,7 +10,7 @@ from deepprism_jax.training.preflight import refusing
 from deepprism_jax.training.workdir import from_dict
 from deepprism_jax.weights.included import TRAINING, folder_of
 
-RESULTS = Path("results")
+RESULTS = Path("runs", "pretrained")
 """Folder in the working directory for what is made of models of the package."""
 
 
