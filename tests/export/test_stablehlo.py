@@ -92,6 +92,7 @@ def test_denoisers_are_exported_too(tmp_path, model, shape):
     np.testing.assert_allclose(predicted, model(*operands), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_codes_of_a_codebook_are_its_vectors(tmp_path):
     model = AutoencoderVQ(**SMALL, codebook_size=16, rngs=nnx.Rngs(0))
     path = tmp_path / "model.zip"
