@@ -14,6 +14,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,10 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
     Raises:
         ValueError, OSError, PreflightError: the run or its figures cannot be read.
     """
-    config = read_config(run)
+    config: Any = read_config(run)
+    if options.autoencoder:
+        of_latents = replace(config.autoencoder, path=options.autoencoder)
+        config = replace(config, autoencoder=of_latents)
     step = int(newest_checkpoint(run).name)
     final = included.FOLDER / name
     with building(final) as folder:
@@ -98,6 +102,7 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
         values = without_paths(to_dict(config))
         record |= {
             "stored": precision,
+            "rounded_since": bool(options.half and options.metrics),
             "data": said_of_data(final, record, values, options.data),
             "command": command(config),
             "config": values,
@@ -242,6 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("run", type=Path, nargs="?", help="a run that has finished")
     parser.add_argument("name", nargs="?", help="of the model in the package")
+    parser.add_argument(
+        "--autoencoder", help="name in the package of the one whose latents are drawn"
+    )
     parser.add_argument("--half", action="store_true", help="store float16")
     parser.add_argument("--metrics", type=Path, help="metrics.json of the run's end")
     parser.add_argument("--data", default="", help="what the data are, and licence")

@@ -90,6 +90,8 @@ def card(folder: Path, name: str) -> str:
     size = "x".join(map(str, config["data"]["image_size"]))
     stored = training["stored"]
     with_others = [p.parent.name for p in folder.glob(f"*/{WEIGHTS}")]
+    rounded = training.get("rounded_since")
+    which = "before they were rounded to float16" if rounded else "as they are here"
     beside = f" ({', '.join(with_others)} included)" if with_others else ""
     table = markdown(model.report.rows, lines(model.report.rows, model.report.facts))
     return f"""# {name}
@@ -119,7 +121,7 @@ were trained, and are here as moving averages \
 
 ## Figures
 
-Measured on these weights; in full in `{METRICS}`.
+Measured on the weights {which}; in full in `{METRICS}`.
 
 {table.strip()}
 
