@@ -85,7 +85,7 @@ def jax_subject(
 ) -> Subject:
     """Compile the trainer's step, reconstruction and optimizer."""
     os.environ["DEEPPRISM_NATIVE"] = str(int(kernels))
-    library.loaded.cache_clear()
+    library.register.cache_clear()
     config = Config(
         model=ModelConfig(width=width, conv=kind, blocks=options.blocks),
         train=TrainConfig(batch_size=batch_size, dtype=options.dtype),
@@ -180,7 +180,7 @@ def subjects(options: Options) -> list[Subject]:
             if with_torch:
                 made += torch_subjects(options, width, batch_size)
     os.environ["DEEPPRISM_NATIVE"] = str(int(built))
-    library.loaded.cache_clear()
+    library.register.cache_clear()
     return made
 
 
