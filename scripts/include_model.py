@@ -10,6 +10,7 @@ it is kept. `-- OPTION ...` at the end is handed to `eval.py`. See docs/pretrain
 
 import argparse
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -77,6 +78,11 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
     Raises:
         ValueError, OSError, PreflightError: the run or its figures cannot be read.
     """
+    if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", name):
+        raise ValueError(
+            f"NAME={name} must be words of small letters and digits with hyphens "
+            "between them, for example cifar10-deepprism"
+        )
     config: Any = read_config(run)
     if options.autoencoder:
         of_latents = replace(config.autoencoder, path=options.autoencoder)

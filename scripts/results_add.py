@@ -23,8 +23,11 @@ def from_run(options: Namespace) -> Record:
         RecordError: a file is missing or says too little.
     """
     run = Path(options.run)
-    config = _plain(_read(run / "config.json")["config"])
-    lines = [json.loads(x) for x in (run / "metrics.jsonl").read_text().splitlines()]
+    read = _read(run / "config.json")
+    if not isinstance(read, Mapping) or "config" not in read:
+        raise RecordError(f"{run / 'config.json'} is not that of a run of train.py")
+    config = _plain(read["config"])
+    lines = _lines(run / "metrics.jsonl")
     method, facts = {}, {}
     if not options.no_evaluation:
         where = Path(options.evaluation or run)
@@ -135,6 +138,19 @@ def _read(path: Path) -> Any:
         raise RecordError(f"{path} is not there; {remedy}") from None
     except ValueError as error:
         raise RecordError(f"{path} is no JSON: {error}") from None
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return what train.py logged, line by line."""
+    try:
+        lines = [json.loads(x) for x in path.read_text().splitlines()]
+    except FileNotFoundError:
+        raise RecordError(f"{path} is not there; give a run of train.py") from None
+    except ValueError as error:
+        raise RecordError(f"{path} is no JSON: {error}") from None
+    if not any("step" in line for line in lines):
+        raise RecordError(f"{path} has no step yet; wait for the run's first one")
+    return lines
 
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:

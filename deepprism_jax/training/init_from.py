@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from deepprism_jax.training.preflight import refusing
-from deepprism_jax.weights.pretrained import from_pretrained
+from deepprism_jax.training.preflight import PreflightError
+from deepprism_jax.weights.pretrained import class_name, from_pretrained
 from deepprism_jax.weights.transfer import transferred
 
 
@@ -23,12 +23,17 @@ def starting_values(
     Raises:
         PreflightError: there is no such model, or its weights cannot be carried over.
     """
-    with refusing():
-        model: Any = from_pretrained(type(wanted), source)
-        try:
-            values, notes = transferred(model, wanted, seed=seed)
-        except ValueError as error:
-            raise ValueError(f"--init-from {source}: {error}") from None
+    try:
+        name, cls = class_name(source), type(wanted)
+        if name != cls.__name__:
+            raise ValueError(
+                f"it holds {name}, and this run trains {cls.__name__}: choose the "
+                "experiment, or the options, of that class"
+            )
+        model: Any = from_pretrained(cls, source)
+        values, notes = transferred(model, wanted, seed=seed)
+    except (ValueError, OSError) as error:
+        raise PreflightError(f"--init-from {source}: {error}") from None
     options: dict[str, Any] = dict(wanted.options)  # pyright: ignore[reportAttributeAccessIssue]
     width, new = model.options["width"], options["width"]
     grown = f", of width {width}, made {new} wide" if width != new else ""

@@ -38,15 +38,15 @@ def list_pretrained() -> list[str]:
 def located(path: str | os.PathLike[str]) -> AnyPath:
     """Return the folder of a model in the package, or the path as it is.
 
-    A bare name, without any slash, is that of a model in the package, unless something
-    of this name lies in the working directory: that is taken.
+    A bare name, without any slash, is that of a model in the package, unless the
+    working directory has a directory of this name: that is taken.
 
     Raises:
         FileNotFoundError: it is a bare name, and neither is there.
     """
     text = os.fspath(path)
     bare = not is_remote(text) and Path(text).name == text and text not in ("", "..")
-    if not bare or Path(text).exists():
+    if not bare or Path(text).is_dir():
         return as_path(path)
     return folder_of(text, "there is no directory {name} here, and ")
 
@@ -62,7 +62,7 @@ def folder_of(name: str, before: str = "there is ") -> Path:
         FileNotFoundError: there is none of that name; lists those that there are.
     """
     names = list_pretrained()
-    if name in names or name.endswith(UNFINISHED):
+    if name in names or (name.endswith(UNFINISHED) and (FOLDER / name).is_dir()):
         return FOLDER / name
     near = difflib.get_close_matches(name, names, n=1)
     hint = f"perhaps you meant {near[0]}; " if near else ""

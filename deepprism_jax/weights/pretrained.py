@@ -24,7 +24,7 @@ import deepprism_jax
 from deepprism_jax.files import replace_directory
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.paths import AnyPath, absolute, remove_tree, write_whole
-from deepprism_jax.weights.included import located
+from deepprism_jax.weights.included import list_pretrained, located
 from deepprism_jax.weights.items import all_or_none, load_items, save_items, steps
 from deepprism_jax.weights.manifest import UnreadableError, is_complete, read_manifest
 
@@ -137,6 +137,7 @@ def from_pretrained(
             raise ValueError(f"{found} cannot be read: {error}") from None
     if _is_run(path):
         return _from_run(cls, path, model)
+    _refuse_name(model, path)
     network = structure_of(cls, _read_description(path), path)
     if (path / WEIGHTS).exists():
         try:
@@ -208,9 +209,11 @@ def checkpoint_at(path: str | os.PathLike[str]) -> AnyPath | None:
 def _read_description(path: AnyPath) -> dict[str, Any]:
     """Return what `describe` gave for an export."""
     if not (path / CONFIG).exists():
+        hidden = path.name in list_pretrained()
+        shadows = "; it hides the model of the package of that name" if hidden else ""
         raise FileNotFoundError(
             f"{path} has no {CONFIG}: give a directory that save_pretrained wrote, or "
-            "a training work directory with a checkpoint"
+            f"a training work directory with a checkpoint{shadows}"
         )
     if "_class_name" in _config_keys(path):
         raise ValueError(
@@ -232,6 +235,7 @@ def _from_checkpoint(cls: type[Model], where: AnyPath, model: str) -> Model:
     network = structure_of(cls, description, where)
     target = restore_target(network)
     if not (names := description.get(MODELS)):
+        _refuse_name(model, where)
         return _fill(network, load_items(where, {"ema": target})["ema"], where)
     if model not in names:
         some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -242,6 +246,11 @@ def _from_checkpoint(cls: type[Model], where: AnyPath, model: str) -> Model:
     values = load_items(where, {"ema": rows})["ema"]
     one = {name: x[names.index(model)] for name, x in values.items()}
     return _fill(network, one, where)
+
+
+def _refuse_name(model: str, path: AnyPath) -> None:
+    if model:
+        raise ValueError(f"{path} holds one model: leave out model={model!r}")
 
 
 def _from_run(cls: type[Model], path: AnyPath, model: str) -> Model:

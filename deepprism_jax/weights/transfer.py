@@ -43,11 +43,15 @@ def transfer(model: Model, to: Mapping[str, Any], *, seed: int = 0) -> Model:
     Raises:
         ValueError: weights cannot be carried over; names option and remedy.
     """
-    options: dict[str, Any] = {**model.options, **to}  # pyright: ignore[reportAttributeAccessIssue]
+    known: dict[str, Any] = dict(model.options)  # pyright: ignore[reportAttributeAccessIssue]
+    for name, value in to.items():
+        if name not in known:
+            raise ValueError(f"{name} is no option; choose one of {', '.join(known)}")
+        if name in (WIDTH, GROUPS) and not isinstance(value, int):
+            raise ValueError(f"{name}={value!r} must be an integer")
+    options: dict[str, Any] = {**known, **to}
     if GROUPS not in to and GROUPS in options:
-        before: dict[str, Any] = dict(model.options)  # pyright: ignore[reportAttributeAccessIssue]
-        ratio = _ratio(before, options)
-        options[GROUPS] = before[GROUPS] * ratio
+        options[GROUPS] = known[GROUPS] * _ratio(known, options)
     cls: Any = type(model)
     wanted = nnx.eval_shape(lambda: cls(**options, rngs=nnx.Rngs(0)))
     values, _ = transferred(model, wanted, seed=seed)
@@ -155,7 +159,7 @@ def _check_options(before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
         if _plain(before[name]) != _plain(after[name]):
             raise ValueError(
                 f"{name}={after[name]}: the weights are of {name}={before[name]} and "
-                "cannot be carried over; set that"
+                f"cannot be carried over; set {name}={before[name]}"
             )
 
 

@@ -81,6 +81,21 @@ def test_a_record_has_what_the_run_left(results, tmp_path):
     assert record.config["data"]["path"] == "cifar-10-batches-bin"
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("config.json", "{}", "config.json is not that of a run of train.py"),
+        ("metrics.jsonl", "", "metrics.jsonl has no step yet"),
+        ("metrics.jsonl", "{", "metrics.jsonl is no JSON"),
+    ],
+)
+def test_what_is_no_run_is_refused(results, tmp_path, capsys, file, text, message):
+    run = make_run(tmp_path / "run", 21.5)
+    (tmp_path / "run" / file).write_text(text)
+    assert results.main(["add", run, "--name", "narrow", "--group", "g"]) == 2
+    assert message in capsys.readouterr().err
+
+
 def test_seeds_are_one_row_and_other_differences_are_refused(results, tmp_path, capsys):
     for seed, psnr in ((0, 24.0), (1, 25.0)):
         run = make_run(tmp_path / f"run{seed}", psnr, seed)

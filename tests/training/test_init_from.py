@@ -7,7 +7,7 @@ from entry_points import load_main
 from flax import nnx
 
 from configs import CONFIGS
-from deepprism_jax.models import AutoencoderKL
+from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.training.cli import parse
 from deepprism_jax.training.init_from import starting_values
 from deepprism_jax.training.preflight import PreflightError
@@ -60,3 +60,6 @@ def test_what_cannot_begin_so_is_refused():
         starting_values(wanted, "cifar10-deepprism", 0)
     with pytest.raises(PreflightError, match="no model 'nobody' in the package"):
         starting_values(wanted, "nobody", 0)
+    vq = nnx.eval_shape(lambda: AutoencoderVQ(**options, rngs=nnx.Rngs(0)))
+    with pytest.raises(PreflightError, match="holds AutoencoderKL, and this run"):
+        starting_values(vq, "cifar10-deepprism", 0)

@@ -17,11 +17,17 @@ from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.models.unet import UNet
 from deepprism_jax.weights import list_pretrained
-from deepprism_jax.weights.included import CARD, FOLDER, METRICS, TRAINING
+from deepprism_jax.weights.included import (
+    CARD,
+    FOLDER,
+    METRICS,
+    TRAINING,
+    located,
+)
 from deepprism_jax.weights.pretrained import WEIGHTS, class_name, describe, structure_of
 
 ROOT = Path(__file__).parents[2]
-MOST_BYTES = 4_000_000
+MOST_BYTES = 4_500_000
 """Of all models: the wheel stays below 5 MB."""
 
 by_name = pytest.mark.parametrize("name", list_pretrained())
@@ -74,8 +80,24 @@ def test_the_table_of_the_documentation_is_made_of_them(model_card):
 def test_a_directory_of_the_name_is_taken(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cifar10-deepprism").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"has no config\.json"):
+    with pytest.raises(FileNotFoundError, match="it hides the model of the package"):
         AutoencoderKL.from_pretrained("cifar10-deepprism")
+
+
+def test_a_file_of_the_name_is_not(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cifar10-deepprism").touch()
+    assert located("cifar10-deepprism") == FOLDER / "cifar10-deepprism"
+
+
+def test_one_model_has_no_name_to_choose_it_by():
+    with pytest.raises(ValueError, match="holds one model: leave out model='foo'"):
+        AutoencoderKL.from_pretrained("cifar10-deepprism", model="foo")
+
+
+def test_what_is_not_finished_is_no_model():
+    with pytest.raises(FileNotFoundError, match=r"no model 'nope\.part'"):
+        AutoencoderKL.from_pretrained("nope.part")
 
 
 def test_an_unknown_name_is_refused_with_those_that_there_are():

@@ -149,3 +149,15 @@ def test_a_wider_u_net_is_refused():
     )
     with pytest.raises(ValueError, match="layers of time depend on its width"):
         transferred(one, wider)
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        ({"wdth": 16}, "wdth is no option; choose one of"),
+        ({"width": "16"}, "width='16' must be an integer"),
+    ],
+)
+def test_what_is_no_option_is_refused(to, message):
+    with pytest.raises(ValueError, match=message):
+        transfer(small(), to)
