@@ -3,7 +3,9 @@
     python train.py cifar10_vq --data.path cifar-10-batches-bin
 
 An image becomes 64 codes of 10 bits, 80 bytes. Otherwise as `cifar10_deepprism`, whose
-note names the deviations from the paper. Hardware, time and figures: not run here.
+note names the deviations from the paper. Hardware, time and figures: of a run
+with four fields and 3,500 steps, 23.36 +- 2.39 dB and SSIM 0.764 (docs/results.md);
+as it stands here it was not run.
 """
 
 from dataclasses import replace

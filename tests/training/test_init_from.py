@@ -43,11 +43,11 @@ def test_the_option_has_a_short_name():
 @pytest.mark.slow
 def test_a_run_begins_where_a_model_of_the_package_is(tmp_path, capsys):
     main = load_main("train")
-    asked = ["quickstart", "--workdir", str(tmp_path / "run"), "--train.steps", "1"]
-    asked += ["--model.width", "128", "--model.norm-groups", "32", "--model.fields"]
-    asked += ["2", "--optimizer.learning-rate", "1e-9", "--train.eval-images", "8"]
-    asked += ["--train.batch-size", "8", "--init-from", "cifar10-deepprism"]
-    assert main(asked) == 0
+    asked = f"""quickstart --workdir {tmp_path / "run"} --init-from cifar10-deepprism
+        --model.width 128 --model.norm-groups 32 --model.fields 2 --model.blocks 2
+        --optimizer.learning-rate 1e-9 --optimizer.warmup-steps 0
+        --train.steps 1 --train.batch-size 8 --train.eval-images 8"""
+    assert main(asked.split()) == 0
     assert "begins with the weights of cifar10-deepprism" in capsys.readouterr().out
     lines = (tmp_path / "run" / "metrics.jsonl").read_text()
     assert float(lines.split('"eval/psnr": ')[1].split(",")[0]) > 22

@@ -1,6 +1,7 @@
 """A wider model begins as the same function, and what cannot is refused."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from entry_points import random_model
@@ -89,7 +90,7 @@ def test_so_is_one_of_a_codebook_and_a_denoiser():
     model = small(AutoencoderVQ, codebook_size=8)
     check_same(model, transfer(model, {"width": 16}), images_of())
     one = random_model(lambda: SinDDM(width=4, embedding=4, rngs=nnx.Rngs(0)), 2)
-    x, at = images_of(), np.array([3])
+    x, at = jnp.asarray(images_of()), jnp.array([3])
     wide = transfer(one, {"width": 12})
     np.testing.assert_allclose(wide(x, at, at), one(x, at, at), atol=1e-5)
 
@@ -100,7 +101,9 @@ def test_copies_part_when_they_are_trained():
     network, values = Functional(wide), values_of(wide)
 
     def loss(values):
-        return ((network.bind(values).reconstruct(images_of()) - 0.5) ** 2).mean()
+        return (
+            (network.bind(values).reconstruct(jnp.asarray(images_of())) - 0.5) ** 2
+        ).mean()
 
     grads = jax.grad(loss)(values)
     for name in ("encoder.conv_in.kernel", "decoder.norm_out.scale"):
