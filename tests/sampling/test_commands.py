@@ -9,6 +9,7 @@ import pytest
 
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.training.cli import read
+from deepprism_jax.weights import list_pretrained
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "sampling.md"
@@ -20,7 +21,11 @@ def test_commands_are_understood(page):
     assert lines
     for line in lines:
         options = read(Options, shlex.split(line, comments=True), prog="sample.py")
-        assert options.run is not None
+        if options.pretrained:
+            assert options.run is None
+            assert options.pretrained in list_pretrained()
+        else:
+            assert options.run is not None
 
 
 def test_every_option_is_explained():
