@@ -137,7 +137,6 @@ def from_pretrained(
             raise ValueError(f"{found} cannot be read: {error}") from None
     if _is_run(path):
         return _from_run(cls, path, model)
-    _refuse_name(model, path)
     network = structure_of(cls, _read_description(path), path)
     if (path / WEIGHTS).exists():
         try:
@@ -235,7 +234,6 @@ def _from_checkpoint(cls: type[Model], where: AnyPath, model: str) -> Model:
     network = structure_of(cls, description, where)
     target = restore_target(network)
     if not (names := description.get(MODELS)):
-        _refuse_name(model, where)
         return _fill(network, load_items(where, {"ema": target})["ema"], where)
     if model not in names:
         some = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
@@ -246,11 +244,6 @@ def _from_checkpoint(cls: type[Model], where: AnyPath, model: str) -> Model:
     values = load_items(where, {"ema": rows})["ema"]
     one = {name: x[names.index(model)] for name, x in values.items()}
     return _fill(network, one, where)
-
-
-def _refuse_name(model: str, path: AnyPath) -> None:
-    if model:
-        raise ValueError(f"{path} holds one model: leave out model={model!r}")
 
 
 def _from_run(cls: type[Model], path: AnyPath, model: str) -> Model:

@@ -90,11 +90,6 @@ def test_a_file_of_the_name_is_not(tmp_path, monkeypatch):
     assert located("cifar10-deepprism") == FOLDER / "cifar10-deepprism"
 
 
-def test_one_model_has_no_name_to_choose_it_by():
-    with pytest.raises(ValueError, match="holds one model: leave out model='foo'"):
-        AutoencoderKL.from_pretrained("cifar10-deepprism", model="foo")
-
-
 def test_what_is_not_finished_is_no_model():
     with pytest.raises(FileNotFoundError, match=r"no model 'nope\.part'"):
         AutoencoderKL.from_pretrained("nope.part")
