@@ -76,7 +76,13 @@ def test_programs_are_for_every_platform_and_call_no_kernel_of_ours():
         (lambda r: SinDDM(width=4, rngs=r), (2, 6, 5, 3)),
         (
             lambda r: UNet(
-                width=8, norm_groups=2, multipliers=(1, 1), blocks=1, classes=3, rngs=r
+                width=8,
+                norm_groups=2,
+                multipliers=(1, 1),
+                attention=(2,),
+                blocks=1,
+                classes=3,
+                rngs=r,
             ),
             (2, 4, 6, 3),
         ),
