@@ -26,27 +26,21 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 
 import model_card  # noqa: E402
+from training_command import training_command  # noqa: E402
 
 import eval as evaluation  # noqa: E402
 from configs import CONFIGS  # noqa: E402
-from deepprism_jax import models  # noqa: E402
 from deepprism_jax.data.images import decode_whole  # noqa: E402
 from deepprism_jax.evaluation.runs import newest_checkpoint  # noqa: E402
+from deepprism_jax.export.programs import CLASSES  # noqa: E402
 from deepprism_jax.files import replace_directory, write_text  # noqa: E402
 from deepprism_jax.layers.functional import values_of  # noqa: E402
-from deepprism_jax.models.sinddm import SinDDM  # noqa: E402
-from deepprism_jax.models.unet import UNet  # noqa: E402
-from deepprism_jax.training.ldm.system import (  # noqa: E402
-    AUTOENCODER,
-    CLASSES,
-    kept_autoencoder,
-)
+from deepprism_jax.training.ldm import system as ldm  # noqa: E402
 from deepprism_jax.training.preflight import PreflightError  # noqa: E402
 from deepprism_jax.training.sinddm.system import IMAGES  # noqa: E402
 from deepprism_jax.training.systems import name_of  # noqa: E402
 from deepprism_jax.training.workdir import (  # noqa: E402
     MAY_CHANGE,
-    differences,
     read_config,
     to_dict,
 )
@@ -63,13 +57,6 @@ BEGIN, END = "<!-- models -->\n", "<!-- end of models -->\n"
 
 PATHS = ("data.path", "data.latents", "autoencoder.path", "train.init_from")
 """Fields that name places of the machine that trained: the last part is kept."""
-
-CLASSES_OF_MODELS = {
-    "AutoencoderKL": models.AutoencoderKL,
-    "AutoencoderVQ": models.AutoencoderVQ,
-    "SinDDM": SinDDM,
-    "UNet": UNet,
-}
 
 
 def include(run: Path, name: str, options: argparse.Namespace) -> Path:
@@ -90,15 +77,15 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
     step = int(newest_checkpoint(run).name)
     final = included.FOLDER / name
     with building(final) as folder:
-        model = CLASSES_OF_MODELS[class_name(run)].from_pretrained(run)
+        model = CLASSES[class_name(run)].from_pretrained(run)
         write_model(folder, model, half=options.half)
         extra = ["--path", config.data.path] if config.data.path else []
         record: dict[str, Any] = {"system": name_of(config), "step": step}
         if record["system"] == "ldm":
-            if (autoencoder := kept_autoencoder(run)) is not None:
-                write_model(folder / AUTOENCODER, autoencoder, half=options.half)
-            if (run / CLASSES).is_file():
-                shutil.copyfile(run / CLASSES, folder / CLASSES)
+            if (autoencoder := ldm.kept_autoencoder(run)) is not None:
+                write_model(folder / ldm.AUTOENCODER, autoencoder, half=options.half)
+            if (run / ldm.CLASSES).is_file():
+                shutil.copyfile(run / ldm.CLASSES, folder / ldm.CLASSES)
         if record["system"] == "sinddm":
             (file,) = (run / IMAGES).glob("*.png")
             shape = decode_whole(file, config.data.channels).shape
@@ -204,29 +191,15 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
 
 def command(config: Any) -> str:
     """Return the command that trains so: the nearest experiment, and what differs."""
-    ours = [m for m in CONFIGS.items() if type(m[1].get_config()) is type(config)]
-    unimportant = set(MAY_CHANGE) - {"train.steps", "autoencoder.path"}
-    found = []
-    for name, module in ours:
-        changed = differences(module.get_config(), config).items()
-        changes = {
-            field: new for field, (_, new) in changed if field not in unimportant
-        }
-        found.append((len(changes), name, changes))
-    _, name, changes = min(found)
-    options = [_option(field, value) for field, value in changes.items()]
-    return " ".join([f"python train.py {name}", *options])
-
-
-def _option(field: str, value: Any) -> str:
-    group, _, name = field.partition(".")
-    name = name.replace("_", "-")
-    if isinstance(value, bool):
-        return f"--{group}.{'' if value else 'no-'}{name}"
-    if field in PATHS:
-        value = Path(value).name
-    words = value if isinstance(value, list | tuple) else [value]
-    return f"--{group}.{name} {' '.join(map(str, words))}"
+    ours = [n for n, m in CONFIGS.items() if type(m.get_config()) is type(config)]
+    untold = set(MAY_CHANGE) - {"train.steps", "autoencoder.path"}
+    _, line = training_command(
+        to_dict(config),
+        ours,
+        untold=untold,
+        show=lambda name, value: Path(value).name if name in PATHS else value,
+    )
+    return line
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -2,14 +2,15 @@
 
 import json
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from results_records import HABITS, MEASURED, Record, RecordError
+from training_command import training_command
 
-_NOT_TOLD = {*HABITS, "latents"}
+_NOT_TOLD = {"data.latents", *(f"train.{name}" for name in HABITS)}
 """Fields that a command need not have: the run is the same without them."""
 
 _KEPT = (*MEASURED, "real_images", "kid_subset", "networks", "notes", "sampler")
@@ -83,34 +84,17 @@ def command(config: Mapping[str, Any], experiment: str, workdir: str, name: str)
     known = {key: asdict(module.get_config()) for key, module in CONFIGS.items()}
     if experiment and experiment not in known:
         raise RecordError(f"{experiment} is unknown; choose from {', '.join(known)}")
-    alike = {key: one for key, one in known.items() if set(config) <= set(one)}
-    found = {key: _overrides(config, one) for key, one in alike.items()}
-    if not found:
+    alike = [key for key, one in known.items() if set(config) <= set(one)]
+    if not alike or (experiment and experiment not in alike):
         raise RecordError("the config goes with no experiment of configs/")
-    nearest = experiment or min(found, key=lambda key: len(found[key]))
-    parts = [f"python train.py {nearest}", *found[nearest]]
+    nearest, line = training_command(
+        config,
+        [experiment] if experiment else alike,
+        untold=_NOT_TOLD,
+        show=lambda _, value: value,
+    )
     workdir = workdir or f"runs/{name}"
-    if workdir != f"runs/{nearest}":
-        parts.append(f"--workdir {workdir}")
-    return " ".join(parts)
-
-
-def _overrides(config: Mapping[str, Any], base: Mapping[str, Any]) -> list[str]:
-    words = []
-    for group, fields in config.items():
-        for field, value in fields.items():
-            there = base.get(group, {}).get(field)
-            same = list(there) == value if isinstance(there, tuple) else there == value
-            if same or field in _NOT_TOLD or field not in base.get(group, {}):
-                continue
-            option = f"{group}.{field}".replace("_", "-")
-            if isinstance(value, bool):
-                option = option if value else f"{group}.no-{field}".replace("_", "-")
-                words.append(f"--{option}")
-            else:
-                many = value if isinstance(value, list) else [value]
-                words.append(f"--{option} {' '.join(map(str, many))}")
-    return words
+    return line if workdir == f"runs/{nearest}" else f"{line} --workdir {workdir}"
 
 
 def _evaluation(options: Namespace, facts: Mapping[str, Any]) -> str:
@@ -130,9 +114,9 @@ def _evaluated(path: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return methods[name or next(iter(methods))], report["provenance"]
 
 
-def _read(path: Path) -> Any:
+def _read(path: Path, parse: Callable[[str], Any] = json.loads) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         remedy = "train it, and run eval.py on it (or --no-evaluation)"
         raise RecordError(f"{path} is not there; {remedy}") from None
@@ -142,12 +126,7 @@ def _read(path: Path) -> Any:
 
 def _lines(path: Path) -> list[dict[str, Any]]:
     """Return what train.py logged, line by line."""
-    try:
-        lines = [json.loads(x) for x in path.read_text().splitlines()]
-    except FileNotFoundError:
-        raise RecordError(f"{path} is not there; give a run of train.py") from None
-    except ValueError as error:
-        raise RecordError(f"{path} is no JSON: {error}") from None
+    lines = _read(path, lambda text: [json.loads(x) for x in text.splitlines()])
     if not any("step" in line for line in lines):
         raise RecordError(f"{path} has no step yet; wait for the run's first one")
     return lines

@@ -9,16 +9,21 @@ import numpy as np
 from flax import nnx
 
 
-def load_main(name):
-    """Return `main` of the program NAME.py."""
-    path = Path(__file__).parents[1] / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"{name}_program", path)
+def load_program(path):
+    """Return the module in a file of the repository, by its path from the root."""
+    path = Path(__file__).parents[1] / path
+    spec = importlib.util.spec_from_file_location(f"{path.stem}_program", path)
     assert spec is not None
     assert spec.loader is not None
     program = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = program  # help is read from the module's source
     spec.loader.exec_module(program)
-    return program.main
+    return program
+
+
+def load_main(name):
+    """Return `main` of the program NAME.py."""
+    return load_program(f"{name}.py").main
 
 
 def random_model(make, seed):

@@ -48,22 +48,15 @@ def converted(name: str, program: Program, small: int) -> bytes:
         program: the function, its arguments of `Program.inputs`.
         small: what stands for h and w in the shapes.
     """
-    shapes = [_shape(text, small) for text, _ in program.inputs.values()]
-    types = [dtype for _, dtype in program.inputs.values()]
 
     def function(*operands: jax.Array) -> jax.Array:
         with target.compiling_for(target.ONNX):
             return for_platform(program.function, target.ONNX)(*operands)
 
-    scope = jax.export.SymbolicScope()
-    arguments = [
-        jax.ShapeDtypeStruct(jax.export.symbolic_shape(shape, scope=scope), dtype)
-        for shape, dtype in zip(shapes, types, strict=True)
-    ]
     logging.getLogger("onnx_ir").setLevel(logging.ERROR)  # a line for every value
     network = _converter()(
         function,
-        inputs=arguments,
+        inputs=program.arguments(lambda shape: _shape(shape, small)),
         model_name=name,
         input_names=list(program.inputs),
         output_names=[program.output],

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax import export
 
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.autoencoder import Autoencoder
@@ -24,6 +25,22 @@ class Program(NamedTuple):
     inputs: Mapping[str, tuple[str, Any]]
     """Name of every argument: its shape, in which letters are any size, and type."""
     output: str
+
+    def arguments(
+        self, shape_of: Callable[[str], str] = str
+    ) -> list[jax.ShapeDtypeStruct]:
+        """Return arguments without values, of shapes in which letters are any size.
+
+        Args:
+            shape_of: what to make of a shape in `inputs` first.
+        """
+        scope = export.SymbolicScope()
+        return [
+            jax.ShapeDtypeStruct(
+                export.symbolic_shape(shape_of(shape), scope=scope), dtype
+            )
+            for shape, dtype in self.inputs.values()
+        ]
 
 
 def programs_of(model: Any) -> dict[str, Program]:

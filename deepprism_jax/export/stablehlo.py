@@ -58,17 +58,13 @@ def write_archive(path: Path, content: Mapping[str, bytes]) -> None:
 
 def lowered(program: Program, platforms: Sequence[str]) -> export.Exported:
     """Return a program as StableHLO for some platforms."""
-    scope = export.SymbolicScope()
-    arguments = [
-        jax.ShapeDtypeStruct(export.symbolic_shape(shape, scope=scope), dtype)
-        for shape, dtype in program.inputs.values()
-    ]
 
     def function(*operands: jax.Array) -> jax.Array:  # jit keeps what it has traced
         return program.function(*operands)
 
     with target.compiling_for(target.ANY):
-        return export.export(jax.jit(function), platforms=platforms)(*arguments)
+        exported = export.export(jax.jit(function), platforms=platforms)
+        return exported(*program.arguments())
 
 
 def read_stablehlo(path: Path) -> dict[str, Callable[..., jax.Array]]:

@@ -7,7 +7,7 @@ from flax import nnx
 
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.weights.pretrained import class_name, from_pretrained
-from deepprism_jax.weights.transfer import transferred
+from deepprism_jax.weights.transfer import options_of, transferred
 
 
 def starting_values(
@@ -34,7 +34,6 @@ def starting_values(
         values, notes = transferred(model, wanted, seed=seed)
     except (ValueError, OSError) as error:
         raise PreflightError(f"--init-from {source}: {error}") from None
-    options: dict[str, Any] = dict(wanted.options)  # pyright: ignore[reportAttributeAccessIssue]
-    width, new = model.options["width"], options["width"]
+    width, new = options_of(model)["width"], options_of(wanted)["width"]
     grown = f", of width {width}, made {new} wide" if width != new else ""
     return values, [f"begins with the weights of {source}{grown}", *notes]

@@ -30,6 +30,11 @@ UNEVEN = 0.5
 """Spread of the shares of copies, relative to an even share."""
 
 
+def options_of(model: Any) -> dict[str, Any]:
+    """Return the options of a model: keyword arguments of its constructor."""
+    return dict(model.options)
+
+
 def transfer(model: Model, to: Mapping[str, Any], *, seed: int = 0) -> Model:
     """Return a model of other options that begins with the weights of this one.
 
@@ -43,7 +48,7 @@ def transfer(model: Model, to: Mapping[str, Any], *, seed: int = 0) -> Model:
     Raises:
         ValueError: weights cannot be carried over; names option and remedy.
     """
-    known: dict[str, Any] = dict(model.options)  # pyright: ignore[reportAttributeAccessIssue]
+    known = options_of(model)
     for name, value in to.items():
         if name not in known:
             raise ValueError(f"{name} is no option; choose one of {', '.join(known)}")
@@ -71,8 +76,7 @@ def transferred(
     Raises:
         ValueError: weights cannot be carried over; names layer or option, and remedy.
     """
-    before: dict[str, Any] = dict(model.options)  # pyright: ignore[reportAttributeAccessIssue]
-    after: dict[str, Any] = dict(wanted.options)  # pyright: ignore[reportAttributeAccessIssue]
+    before, after = options_of(model), options_of(wanted)
     _check_options(before, after)
     ratio = _ratio(before, after)
     values = {name: np.asarray(x) for name, x in values_of(model).items()}

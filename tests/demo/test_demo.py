@@ -3,7 +3,6 @@
 import base64
 import functools
 import http.server
-import importlib.util
 import io
 import json
 import queue
@@ -15,6 +14,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from entry_points import load_program
 from PIL import Image
 
 from deepprism_jax.models import AutoencoderKL
@@ -54,11 +54,7 @@ def model_name():
 
 
 def test_the_page_runs_the_weights_of_the_package():
-    spec = importlib.util.spec_from_file_location("make", DEMO / "make_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    make = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(make)
+    make = load_program("demo/make_model.py")
     name = model_name()
     wanted = make.text_of(AutoencoderKL.from_pretrained(name), name)
     # If not: python demo/make_model.py NAME

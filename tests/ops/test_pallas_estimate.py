@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from entry_points import load_program
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
@@ -30,13 +31,7 @@ base_bounds: (1) */ }
 
 @pytest.fixture
 def tpu_bundles():
-    path = BENCHMARKS / "tpu_bundles.py"
-    spec = importlib.util.spec_from_file_location("tpu_bundles", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("benchmarks/tpu_bundles.py")
 
 
 def test_bundles_count_as_often_as_their_loops_run(tpu_bundles):

@@ -1,13 +1,10 @@
 """The form for GPUs equals the reference, whatever the shape and the type."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from entry_points import load_program
 from jax.sharding import PartitionSpec
 
 from deepprism_jax.ops import reference, shifted
@@ -187,13 +184,7 @@ def test_pays_where_the_band_is_mostly_zeros(depth, kernel_shape, dtype, expecte
 @pytest.fixture(scope="module")
 def gpu_compile():
     """The benchmark that compiles for a GPU without one, where its compiler is."""
-    path = Path(__file__).parents[2] / "benchmarks" / "gpu_compile.py"
-    spec = importlib.util.spec_from_file_location("gpu_compile", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for their module
-    spec.loader.exec_module(module)
+    module = load_program("benchmarks/gpu_compile.py")
     try:
         module.device("h100")
     except SystemExit:

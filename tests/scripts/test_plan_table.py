@@ -1,23 +1,15 @@
 """The table of plans, of files as the plan writes them."""
 
-import importlib.util
 import json
 import sys
-from pathlib import Path
 
 import pytest
-
-SCRIPTS = Path(__file__).parents[2] / "scripts"
+from entry_points import load_program
 
 
 @pytest.fixture
 def plan_table():
-    spec = importlib.util.spec_from_file_location("t", SCRIPTS / "plan_table.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("scripts/plan_table.py")
 
 
 PLAN = {

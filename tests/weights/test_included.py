@@ -1,21 +1,19 @@
 """The models of the package: found by name, whole, and told of truly."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
-from entry_points import random_model
+from entry_points import load_program, random_model
 from flax import nnx
 from safetensors.numpy import load_file, save_file
 
-from deepprism_jax import models
 from deepprism_jax.evaluation.pretrained import open_pretrained
+from deepprism_jax.export.programs import CLASSES
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.models import AutoencoderKL, AutoencoderVQ
 from deepprism_jax.models.sinddm import SinDDM
-from deepprism_jax.models.unet import UNet
 from deepprism_jax.weights import list_pretrained
 from deepprism_jax.weights.included import (
     CARD,
@@ -35,13 +33,7 @@ by_name = pytest.mark.parametrize("name", list_pretrained())
 
 @pytest.fixture(scope="module")
 def model_card():
-    path = ROOT / "scripts" / "model_card.py"
-    spec = importlib.util.spec_from_file_location("model_card", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_program("scripts/model_card.py")
 
 
 def test_there_are_models():
@@ -54,8 +46,7 @@ def test_there_are_models():
 def test_a_model_is_whole(name):
     found = open_pretrained(name)
     assert found.step > 0
-    own = {"SinDDM": SinDDM, "UNet": UNet}
-    cls = own.get(class_name(name)) or getattr(models, class_name(name))
+    cls = CLASSES[class_name(name)]
     description = json.loads((FOLDER / name / "config.json").read_text())
     shapes = structure_of(cls, description, FOLDER / name).shapes
     values = load_file(FOLDER / name / WEIGHTS)
