@@ -16,6 +16,7 @@ from deepprism_jax.losses.regularizers import lecam_init as lecam_init
 from deepprism_jax.losses.regularizers import lecam_regularizer as lecam_regularizer
 from deepprism_jax.losses.regularizers import lecam_update as lecam_update
 from deepprism_jax.losses.regularizers import r1_penalty as r1_penalty
+from deepprism_jax.losses.structural import structural_loss as structural_loss
 from deepprism_jax.losses.vq import codebook_loss as codebook_loss
 from deepprism_jax.losses.vq import commitment_loss as commitment_loss
 from deepprism_jax.losses.vq import straight_through as straight_through

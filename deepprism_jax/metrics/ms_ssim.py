@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepprism_jax.metrics.ssim import WINDOW, similarity_maps
+from deepprism_jax.losses.structural import WINDOW, similarity_maps
+from deepprism_jax.metrics.psnr import DATA_RANGE
 from deepprism_jax.metrics.state import Mask, Moments, Pixels, check_pair
 
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -38,10 +39,10 @@ def ms_ssim(images: Pixels, reconstructions: Pixels) -> Float[Array, "*b"]:
     y = jnp.asarray(reconstructions, jnp.float32)
     product = jnp.ones((), jnp.float32)
     for weight in WEIGHTS[:-1]:
-        _, contrast = similarity_maps(x, y)
+        _, contrast = similarity_maps(x, y, DATA_RANGE)
         product *= _power(contrast.numerator / contrast.denominator, weight)
         x, y = _halve(x), _halve(y)
-    luminance, contrast = similarity_maps(x, y)
+    luminance, contrast = similarity_maps(x, y, DATA_RANGE)
     similarity = luminance.numerator * contrast.numerator
     similarity /= luminance.denominator * contrast.denominator
     return jnp.mean(product * _power(similarity, WEIGHTS[-1]), axis=-1)

@@ -92,6 +92,8 @@ class LossConfig:
     """File of its weights in torchvision's layout; empty takes those in the store."""
     perceptual_heads: str = ""
     """File of LPIPS heads, or `lpips` for the store's; empty learns one w_l a layer."""
+    ssim_weight: float = 0.0
+    """Weight of 1 - SSIM, which needs images of at least 11 pixels a side; 0 is off."""
     kl_weight: float = 1e-6
     """lambda_2, weight of the KL term (eq. 8), summed over the latent."""
     commitment_weight: float = 0.25

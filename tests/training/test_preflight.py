@@ -73,6 +73,11 @@ def test_the_default_config_passes():
         ({"loss__kl_weight": -1e-6}, r"loss.kl_weight=-1e-06 must"),
         ({"loss__kl_weight": math.nan}, r"loss.kl_weight=nan must"),
         ({"loss__kl_weight": math.inf}, r"loss.kl_weight=inf must"),
+        ({"loss__ssim_weight": -1.0}, r"loss.ssim_weight=-1.0 must"),
+        (
+            {"loss__ssim_weight": 1.0, "data__image_size": (16, 8)},
+            r"ssim_weight=1.0 .*image_size=\(16, 8\) has none: set --loss.ssim-weight 0",
+        ),
         ({"loss__perceptual_weight": 1.0}, r"weights get squeezenet1_1, .*or set"),
         (
             {

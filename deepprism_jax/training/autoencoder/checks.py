@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from deepprism_jax.losses.structural import WINDOW
 from deepprism_jax.training.autoencoder.networks import LPIPS
 from deepprism_jax.training.config import Config, LossConfig, ModelConfig
 from deepprism_jax.training.preflight import (
@@ -30,6 +31,7 @@ _LEAST = {
     "model.norm_groups": 1,
     "model.codebook_size": 2,
     "loss.perceptual_weight": 0,
+    "loss.ssim_weight": 0,
     "loss.kl_weight": 0,
     "loss.commitment_weight": 0,
     "loss.adversarial_weight": 0,
@@ -60,6 +62,7 @@ def check(config: Config, *, devices: int, processes: int = 1) -> None:
     problems = [
         *common_problems(config, _LEAST),
         *_model(config.model, config.data.image_size),
+        *_structural(config.loss, config.data.image_size),
         *_adversarial(config.loss, config.train.steps),
         *batch_problems(config, devices, processes),
         *_channels(config, config.mesh.channel, devices),
@@ -86,6 +89,15 @@ def _model(model: ModelConfig, image_size: tuple[int, int]) -> Iterator[str]:
         yield (
             f"data.image_size={image_size} must be multiples of the factor {factor} "
             f"(2**model.downsamples); the nearest is {near}"
+        )
+
+
+def _structural(loss: LossConfig, image_size: tuple[int, int]) -> Iterator[str]:
+    if loss.ssim_weight > 0 and min(image_size) < WINDOW:
+        yield (
+            f"loss.ssim_weight={loss.ssim_weight} compares windows of "
+            f"{WINDOW}x{WINDOW} pixels, and data.image_size={image_size} has none: "
+            "set --loss.ssim-weight 0, or larger images"
         )
 
 

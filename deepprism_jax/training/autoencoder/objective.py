@@ -164,6 +164,9 @@ class Objective:
         error = jnp.mean(jnp.square(y - u), axis=(1, 2, 3))
         psnr = jnp.mean(10.0 * jnp.log10(4.0 / error))
         metrics = {"reconstruction": total, "psnr": psnr}
+        if loss.ssim_weight > 0:
+            metrics["structure"] = losses.structural_loss(u, y)
+            total = total + loss.ssim_weight * metrics["structure"]
         if self.perceptual is not None:
             weights = None if raw is None else raw["layer_weights"]
             distance = jnp.mean(self.perceptual.apply(frozen, u, y, weights))

@@ -64,14 +64,14 @@ def make(loss, *, latent="kl", critic=False, perceptual=None, plan=AT_ONCE):
     return objective, params, extra
 
 
-def images_and_keys(batch=2):
-    pixels = np.random.default_rng(0).integers(0, 256, (batch, 8, 8, 3))
+def images_and_keys(batch=2, side=8):
+    pixels = np.random.default_rng(0).integers(0, 256, (batch, side, side, 3))
     keys = jax.random.split(jax.random.key(3), batch)
     return jnp.asarray(pixels, jnp.uint8), keys
 
 
-def gradients(objective, params, extra, *, step=0):
-    images, keys = images_and_keys()
+def gradients(objective, params, extra, *, step=0, side=8):
+    images, keys = images_and_keys(side=side)
     frozen = None if objective.perceptual is None else objective.perceptual.frozen
     return jax.jit(objective.gradients)(
         params, extra, frozen, images, keys, jax.random.key(9), jnp.int32(step)
@@ -141,6 +141,18 @@ def test_perceptual_reaches_the_autoencoder_and_its_layer_weights(monkeypatch, h
     grads, *_ = gradients(objective, params, extra)
     learned = {"perceptual.layer_weights"} if heads is None else set()
     assert reached(grads) == ENCODER | DECODER | learned
+
+
+def test_structure_reaches_the_autoencoder_by_its_weight(monkeypatch):
+    no_reconstruction(monkeypatch)
+    loss = dataclasses.replace(QUIET, ssim_weight=1.0)
+    grads, _, _, metrics = gradients(*make(loss), side=12)
+    assert reached(grads) == ENCODER | DECODER
+    assert 0 < metrics["structure"] < 2
+    loss = dataclasses.replace(QUIET, ssim_weight=2.0)
+    twice, *_ = gradients(*make(loss), side=12)
+    for name, grad in grads["autoencoder"].items():
+        np.testing.assert_allclose(twice["autoencoder"][name], 2 * grad, rtol=1e-3)
 
 
 def test_adversarial_reaches_the_autoencoder_and_not_the_discriminator(monkeypatch):
