@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from deepprism_jax.losses.structural import WINDOW, similarity
+from deepprism_jax.losses.structural import similarity
 from deepprism_jax.metrics.psnr import DATA_RANGE
 from deepprism_jax.metrics.state import Mask, Moments, Pixels, check_pair
 

@@ -76,7 +76,7 @@ def test_the_default_config_passes():
         ({"loss__ssim_weight": -1.0}, r"loss.ssim_weight=-1.0 must"),
         (
             {"loss__ssim_weight": 1.0, "data__image_size": (16, 8)},
-            r"ssim_weight=1.0 .*image_size=\(16, 8\) has none: set --loss.ssim-weight 0",
+            r"ssim_weight=1.0 .*image_size=\(16, 8\) has none: set --loss",
         ),
         ({"loss__perceptual_weight": 1.0}, r"weights get squeezenet1_1, .*or set"),
         (
