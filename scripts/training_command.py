@@ -1,5 +1,6 @@
 """The command that trained a run: the nearest experiment, and what differs from it."""
 
+import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -60,4 +61,4 @@ def _option(name: str, value: Any) -> str:
         name = name if value else f"{group}.no-{field}"
         return f"--{name}".replace("_", "-")
     many = value if isinstance(value, list) else [value]
-    return f"--{name.replace('_', '-')} {' '.join(map(str, many))}"
+    return f"--{name.replace('_', '-')} {shlex.join(map(str, many))}"

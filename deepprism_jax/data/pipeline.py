@@ -234,7 +234,11 @@ class EvalBatches:
         return len(self._batches)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
-        return iter(self._batches.to_iter_dataset(READ_AHEAD))
+        return self.between(0, len(self))
+
+    def between(self, first: int, last: int) -> Iterator[dict[str, np.ndarray]]:
+        """Return the batches from number `first` to before `last`; no other is read."""
+        return iter(self._batches[first:last].to_iter_dataset(READ_AHEAD))
 
 
 def _check_batches(

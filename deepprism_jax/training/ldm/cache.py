@@ -6,7 +6,7 @@ FOLDER/part-00000-of-00001.mean.npy    float16 [flips, n, h, w, z]
                           .index.npy   int64 [n], places of the images in their source
                           .json        what made it, and sums; written last
 
-Every process writes the part of the images that it reads, and maps all of them.
+Every process writes the images that it reads, in one or more parts, and maps all.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ None for the latter where latents are certain."""
 
 
 class Part(NamedTuple):
-    """The share of one process."""
+    """The share of one process, or a piece of it."""
 
     index: int
     count: int
@@ -166,6 +166,22 @@ def read_record(folder: Path, part: Part) -> dict[str, Any]:
         raise FileNotFoundError(f"{folder} has no {path.name}") from None
     except ValueError:
         raise ValueError(f"{path} is damaged: delete {folder}") from None
+
+
+def is_written(folder: Path, part: Part, facts: Mapping[str, Any]) -> bool:
+    """Return whether a part is there, with all of its arrays, and of such facts."""
+    try:
+        record = read_record(folder, part)
+        names = ("mean", "std", "label") if record["std"] else ("mean", "label")
+        sizes = [
+            np.load(folder / f"{part.name}.{name}.npy", mmap_mode="r").shape
+            for name in (*names, "index")
+        ]
+    except (OSError, ValueError, KeyError):
+        return False
+    rows = record["images"]
+    whole = all(rows == shape[1 if len(shape) > 1 else 0] for shape in sizes)
+    return whole and all(record.get(name) == value for name, value in facts.items())
 
 
 def write_part(

@@ -15,8 +15,12 @@ from deepprism_jax.training.ldm.cache import (
     Encode,
     LatentCache,
     Part,
+    is_written,
     write_part,
 )
+
+PIECE = 16_384
+"""Rows that are encoded, or encoded anew, at a time."""
 
 
 @dataclass(frozen=True)
@@ -55,18 +59,33 @@ class Latents:
         return True
 
     def make(self, encode: Encode, proceed: Callable[[int], None]) -> None:
-        """Encode this process's part, see `write_part`."""
-        rows = len(self.images) * self.images.rows
-        write_part(
-            self.folder,
-            self.part,
-            self.facts,
-            self.images,
-            rows,
-            encode,
-            flips=self.flips,
-            proceed=proceed,
-        )
+        """Encode this process's part, piece by piece, see `write_part`.
+
+        What ends it loses one piece: the next time it goes on where pieces are missing.
+        """
+        rows = self.images.rows
+        each = max(1, PIECE // rows)
+        pieces = -(-len(self.images) // each)
+        for piece in range(pieces):
+            # All processes encode a piece, or none: they may do it together.
+            parts = [
+                Part(process * pieces + piece, self.part.count * pieces)
+                for process in range(self.part.count)
+            ]
+            if all(is_written(self.folder, part, self.facts) for part in parts):
+                continue
+            first = piece * each
+            last = min(first + each, len(self.images))
+            write_part(
+                self.folder,
+                parts[self.part.index],
+                self.facts,
+                self.images.between(first, last),
+                (last - first) * rows,
+                encode,
+                flips=self.flips,
+                proceed=lambda done, first=first: proceed(first * rows + done),
+            )
 
     def cache(self) -> LatentCache:
         """Return the cache, of which all parts must be there.

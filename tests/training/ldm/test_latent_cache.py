@@ -119,6 +119,41 @@ def test_latents_of_another_autoencoder_are_refused(tmp_path):
         latents(tmp_path, labels=LABELS[::-1].copy()).check()
 
 
+@pytest.mark.parametrize("lost", [None, "mean.npy", "json"])
+def test_an_encoding_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, lost):
+    monkeypatch.setattr("deepprism_jax.training.ldm.latents.PIECE", 4)
+    whole = latents(tmp_path / "whole")
+    whole.make(encode, lambda done: None)
+    ours, begun = latents(tmp_path / "ended"), []
+
+    def end(done):
+        if done >= 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ours.make(encode, end)
+    assert not ours.check()
+    if lost:
+        next(ours.folder.glob(f"part-00000-of-00002.{lost}")).unlink()
+    ours.make(encode, begun.append)
+    assert begun == ([0, 4] if lost else [4])
+    assert ours.check()
+    for name in ("mean", "std", "label"):
+        rows = [x.cache().rows(np.arange(6), np.arange(6) % 2) for x in (whole, ours)]
+        np.testing.assert_array_equal(rows[0][name], rows[1][name])
+    np.testing.assert_array_equal(whole.cache().moments(), ours.cache().moments())
+
+
+def test_pieces_of_another_autoencoder_are_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepprism_jax.training.ldm.latents.PIECE", 4)
+    theirs, begun = latents(tmp_path, "B"), []
+    theirs.make(encode, lambda done: None)
+    next(theirs.folder.glob("part-00001-of-00002.json")).unlink()
+    latents(tmp_path).make(encode, begun.append)
+    assert begun == [0, 4]
+    assert latents(tmp_path).check()
+
+
 def test_what_another_number_of_processes_made_is_read_and_damage_is_found(tmp_path):
     ours = latents(tmp_path)
     ours.make(encode, lambda done: None)
