@@ -7,8 +7,8 @@ from typing import Any
 
 from deepprism_jax.image_features import ImageFeatureNetwork
 from deepprism_jax.losses.perceptual import PerceptualDistance
+from deepprism_jax.losses.structural import WINDOW
 from deepprism_jax.metrics.ms_ssim import MIN_SIDE
-from deepprism_jax.metrics.ssim import WINDOW
 from deepprism_jax.models.efficientnet import EFFICIENTNET_LITE0
 from deepprism_jax.models.feature_networks import feature_network
 from deepprism_jax.models.inception import INCEPTION

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 
 from deepprism_jax.layers.functional import Functional, Values
+from deepprism_jax.losses.structural import WINDOW
 from deepprism_jax.metrics.psnr import PSNR
-from deepprism_jax.metrics.ssim import SSIM, WINDOW
+from deepprism_jax.metrics.ssim import SSIM
 from deepprism_jax.metrics.state import Mask, Metric, Pixels, Score
 from deepprism_jax.ops import to_float, to_uint8
 from deepprism_jax.typing import ImageU8
