@@ -34,7 +34,7 @@ def dry_run(
     system.check(config, devices=jax.device_count(), processes=jax.process_count())
     console.print(parameter_table(system.networks(config)))
     for line in (
-        devices_line(),
+        devices_line(config),
         mesh_line(config),
         learning_rate_line(config),
         system.batch_line(config),

@@ -17,7 +17,7 @@ from deepprism_jax.training.trainer import Trainer
 def run_lines(config: Experiment, data: Data) -> list[str]:
     """Return what is said when a run begins, one line each."""
     return [
-        devices_line(),
+        devices_line(config),
         mesh_line(config),
         parameters_line(config),
         learning_rate_line(config),
@@ -26,7 +26,7 @@ def run_lines(config: Experiment, data: Data) -> list[str]:
     ]
 
 
-def devices_line() -> str:
+def devices_line(config: Experiment) -> str:
     """Say which devices share the work, and on CPUs whether by compiled kernels."""
     devices, processes = jax.devices(), jax.process_count()
     kind = f"{devices[0].platform} ({devices[0].device_kind})"
@@ -37,8 +37,22 @@ def devices_line() -> str:
     if devices[0].platform != "cpu":
         return line
     if library.loaded():
-        return f"{line}, with C++ kernels"
+        return f"{line}, with C++ kernels{_but_for(config.model)}"
     return f"{line}, without C++ kernels; `{library.BUILD}` builds them, for speed"
+
+
+def _but_for(model: Any) -> str:
+    """Say that the kernels do not fit a model's channels, if so."""
+    fields = model.fields if model.conv == "deepprism" else 1
+    if model.conv not in ("deepprism", "prism_separable", "channel"):
+        return ""
+    depth = model.width // fields
+    if depth % library.LANES == 0:
+        return ""
+    return (
+        f", but not for hidden layers: model.width / model.fields = {depth} is no "
+        f"multiple of {library.LANES}, so they take slower forms"
+    )
 
 
 def parameters_line(config: Experiment) -> str:

@@ -76,7 +76,23 @@ def test_data_in_words():
 def test_devices_in_words(monkeypatch, loaded, kernels):
     monkeypatch.setattr(library, "loaded", lambda: loaded)
     line = rf"devices: 4 x cpu \(cpu\) in 1 process, {kernels}.*"
-    assert re.fullmatch(line, devices_line())
+    assert re.fullmatch(line, devices_line(Config()))
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"width": 128, "fields": 8}, ""),
+        ({"width": 120, "fields": 6}, ", but not for .* / model.fields = 20 is no .*"),
+        ({"width": 120, "conv": "prism_separable"}, ", but not for .* = 120 is no .*"),
+        ({"width": 120, "fields": 6, "conv": "dense"}, ""),
+    ],
+)
+def test_channels_that_the_kernels_do_not_take_are_told(monkeypatch, options, said):
+    monkeypatch.setattr(library, "loaded", lambda: True)
+    model = dataclasses.replace(Config().model, **options)
+    line = devices_line(config(model=model))
+    assert re.fullmatch(rf".*, with C\+\+ kernels{said}", line)
 
 
 def test_parameters_are_those_of_the_paper():
