@@ -41,8 +41,8 @@ USES = {
 LIMITS = {
     "AutoencoderKL": "It was trained on images of {size}: other sizes are encoded, but "
     "attention then sees more positions than ever before, and what is much larger is "
-    "better cut into tiles. Fine texture is lost: it was trained for a small squared "
-    "error. Codes are not near a standard normal, so decoding noise gives noise.",
+    "better cut into tiles. Fine texture is lost: it was trained for {aim}. "
+    "Codes are not near a standard normal, so decoding noise gives noise.",
     "SinDDM": "It knows one image. For variations, regions of interest and the colours "
     "of style transfer that image is needed, which is not part of the package.",
     "UNet": "Small, and trained for a short time: objects are rarely recognisable. It "
@@ -89,6 +89,9 @@ def card(folder: Path, name: str) -> str:
     config = training["config"]
     size = "x".join(map(str, config["data"]["image_size"]))
     stored = training["stored"]
+    aim = "a small squared error"
+    if config.get("loss", {}).get("ssim_weight"):
+        aim += " and a high SSIM"
     with_others = [p.parent.name for p in folder.glob(f"*/{WEIGHTS}")]
     rounded = training.get("rounded_since")
     which = "before they were rounded to float16" if rounded else "as they are here"
@@ -131,7 +134,7 @@ Measured on the weights {which}; in full in `{METRICS}`.
 
 ## Limits
 
-{LIMITS[kind].format(size=size)}
+{LIMITS[kind].format(size=size, aim=aim)}
 """
 
 

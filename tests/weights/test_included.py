@@ -25,7 +25,7 @@ from deepprism_jax.weights.included import (
 from deepprism_jax.weights.pretrained import WEIGHTS, class_name, describe, structure_of
 
 ROOT = Path(__file__).parents[2]
-MOST_BYTES = 4_500_000
+MOST_BYTES = 4_750_000
 """Of all models: the wheel stays below 5 MB."""
 
 by_name = pytest.mark.parametrize("name", list_pretrained())
