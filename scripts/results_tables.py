@@ -81,7 +81,12 @@ def _heading(name: str, rows: Sequence[Row]) -> str:
         return "seeds (± over them)"
     if name in _HEADINGS:
         return _HEADINGS[name]
-    return column(name).title if name in COLUMNS else name.rpartition(".")[2]
+    return column(name).title if name in COLUMNS else _words(name)
+
+
+def _words(name: str) -> str:
+    """Return `learning rate` of `optimizer.learning_rate`."""
+    return name.rpartition(".")[2].replace("_", " ")
 
 
 def _cell(row: Row, name: str, leading: str) -> str:

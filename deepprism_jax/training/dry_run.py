@@ -13,6 +13,7 @@ from deepprism_jax.training.summary import (
     learning_rate_line,
     memory_lines,
     mesh_line,
+    norm_lines,
 )
 from deepprism_jax.training.systems import Experiment, system_of
 
@@ -36,6 +37,7 @@ def dry_run(
     for line in (
         devices_line(config),
         mesh_line(config),
+        *norm_lines(config),
         learning_rate_line(config),
         system.batch_line(config),
     ):

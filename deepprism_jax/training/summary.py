@@ -20,6 +20,7 @@ def run_lines(config: Experiment, data: Data) -> list[str]:
         devices_line(config),
         mesh_line(config),
         parameters_line(config),
+        *norm_lines(config),
         learning_rate_line(config),
         system_of(config).batch_line(config),
         system_of(config).data_line(config, data),
@@ -62,6 +63,18 @@ def parameters_line(config: Experiment) -> str:
         totals[count.network] = totals.get(count.network, 0) + count.parameters
     parts = ", ".join(f"{network} {total:,}" for network, total in totals.items())
     return f"parameters: {parts}"
+
+
+def norm_lines(config: Experiment) -> list[str]:
+    """Say where every channel is a norm group of its own, which costs quality."""
+    model = config.model
+    groups = getattr(model, "norm_groups", 0)
+    if groups < model.width or model.width < 4:
+        return []
+    return [
+        f"norm groups: {groups} for {model.width} channels normalise each by itself, "
+        f"and its mean is lost; --model.norm-groups {model.width // 4} keeps it"
+    ]
 
 
 def learning_rate_line(config: Experiment) -> str:

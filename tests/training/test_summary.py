@@ -16,6 +16,7 @@ from deepprism_jax.training.summary import (
     devices_line,
     learning_rate_line,
     mesh_line,
+    norm_lines,
     parameters_line,
 )
 
@@ -93,6 +94,14 @@ def test_channels_that_the_kernels_do_not_take_are_told(monkeypatch, options, sa
     model = dataclasses.replace(Config().model, **options)
     line = devices_line(config(model=model))
     assert re.fullmatch(rf".*, with C\+\+ kernels{said}", line)
+
+
+def test_a_norm_group_of_one_channel_is_told():
+    model = dataclasses.replace(Config().model, width=32, norm_groups=32)
+    (line,) = norm_lines(config(model=model))
+    assert "32 for 32 channels" in line
+    assert "--model.norm-groups 8" in line
+    assert norm_lines(config()) == []
 
 
 def test_parameters_are_those_of_the_paper():
