@@ -1,6 +1,7 @@
 """A record of a run: what is in its folder, read; nothing typed but its name."""
 
 import json
+import shlex
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -94,11 +95,14 @@ def command(config: Mapping[str, Any], experiment: str, workdir: str, name: str)
         show=lambda _, value: value,
     )
     workdir = workdir or f"runs/{name}"
-    return line if workdir == f"runs/{nearest}" else f"{line} --workdir {workdir}"
+    if workdir == f"runs/{nearest}":
+        return line
+    return f"{line} --workdir {shlex.quote(workdir)}"
 
 
 def _evaluation(options: Namespace, facts: Mapping[str, Any]) -> str:
-    words = [f"python eval.py {options.workdir or f'runs/{options.name}'}"]
+    workdir = options.workdir or f"runs/{options.name}"
+    words = [f"python eval.py {shlex.quote(workdir)}"]
     if facts.get("sampler"):
         words.append(f"--samples {facts['images']} --sampler {facts['sampler']}")
         words.append(f"--steps {facts['steps']} --guidance {facts['guidance']:g}")

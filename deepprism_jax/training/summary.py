@@ -38,21 +38,23 @@ def devices_line(config: Experiment) -> str:
     if devices[0].platform != "cpu":
         return line
     if library.loaded():
-        return f"{line}, with C++ kernels{_but_for(config.model)}"
+        return f"{line}, with C++ kernels{_but_for(config)}"
     return f"{line}, without C++ kernels; `{library.BUILD}` builds them, for speed"
 
 
-def _but_for(model: Any) -> str:
-    """Say that the kernels do not fit a model's channels, if so."""
-    fields = model.fields if model.conv == "deepprism" else 1
+def _but_for(config: Experiment) -> str:
+    """Say that the kernels do not fit a model's channel convolutions, if so."""
+    model, devices = config.model, config.mesh.channel
     if model.conv not in ("deepprism", "prism_separable", "channel"):
         return ""
-    depth = model.width // fields
-    if depth % library.LANES == 0:
+    fields = model.fields if model.conv == "deepprism" else 1
+    depth = model.width // fields // devices
+    if depth % library.LANES == 0 or fields == model.width:
         return ""
+    parts = "model.width / model.fields" + (" / mesh.channel" if devices > 1 else "")
     return (
-        f", but not for hidden layers: model.width / model.fields = {depth} is no "
-        f"multiple of {library.LANES}, so they take slower forms"
+        f", but not for channel convolutions: {parts} = {depth} is no multiple of "
+        f"{library.LANES}, so they take slower forms"
     )
 
 
@@ -71,9 +73,10 @@ def norm_lines(config: Experiment) -> list[str]:
     groups = getattr(model, "norm_groups", 0)
     if groups < model.width or model.width < 4:
         return []
+    fewer = max(n for n in range(1, model.width // 4 + 1) if model.width % n == 0)
     return [
         f"norm groups: {groups} for {model.width} channels normalise each by itself, "
-        f"and its mean is lost; --model.norm-groups {model.width // 4} keeps it"
+        f"and its mean is lost; --model.norm-groups {fewer} keeps it"
     ]
 
 

@@ -87,6 +87,7 @@ def test_devices_in_words(monkeypatch, loaded, kernels):
         ({"width": 120, "fields": 6}, ", but not for .* / model.fields = 20 is no .*"),
         ({"width": 120, "conv": "prism_separable"}, ", but not for .* = 120 is no .*"),
         ({"width": 120, "fields": 6, "conv": "dense"}, ""),
+        ({"width": 8, "fields": 8}, ""),
     ],
 )
 def test_channels_that_the_kernels_do_not_take_are_told(monkeypatch, options, said):
@@ -96,11 +97,20 @@ def test_channels_that_the_kernels_do_not_take_are_told(monkeypatch, options, sa
     assert re.fullmatch(rf".*, with C\+\+ kernels{said}", line)
 
 
-def test_a_norm_group_of_one_channel_is_told():
-    model = dataclasses.replace(Config().model, width=32, norm_groups=32)
+def test_channels_cut_over_devices_are_what_a_kernel_takes(monkeypatch):
+    monkeypatch.setattr(library, "loaded", lambda: True)
+    model = dataclasses.replace(Config().model, width=96, fields=2)
+    assert devices_line(config(model=model)).endswith("kernels")
+    cut = config(model=model, mesh=MeshConfig(channel=2))
+    assert " / mesh.channel = 24 is no multiple of 16" in devices_line(cut)
+
+
+@pytest.mark.parametrize(("width", "fewer"), [(32, 8), (30, 6), (14, 2)])
+def test_a_norm_group_of_one_channel_is_told(width, fewer):
+    model = dataclasses.replace(Config().model, width=width, norm_groups=width)
     (line,) = norm_lines(config(model=model))
-    assert "32 for 32 channels" in line
-    assert "--model.norm-groups 8" in line
+    assert f"{width} for {width} channels" in line
+    assert f"--model.norm-groups {fewer} " in line
     assert norm_lines(config()) == []
 
 

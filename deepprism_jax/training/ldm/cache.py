@@ -25,6 +25,12 @@ from deepprism_jax.files import replacing, write_text
 UNREADABLE = -2
 """Label of an image that could not be read, of which there is no latent."""
 
+FIRST = "first_row"
+"""Where a piece begins among the rows of its process, in a record."""
+
+_OF_A_PART = {FIRST, "images", "numbers", "sum", "sum_of_squares"}
+"""What records of one cache may differ in."""
+
 Encode = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray | None]]
 """Images, uint8 [b, h, w, c], to means and standard deviations [b, h', w', z], float32;
 None for the latter where latents are certain."""
@@ -62,7 +68,7 @@ class LatentCache:
         ]
 
     def is_complete(self) -> bool:
-        """Return whether all parts are there, with all of their arrays.
+        """Return whether all parts are there, of one making, with all their arrays.
 
         Raises:
             ValueError: a record is damaged.
@@ -71,10 +77,16 @@ class LatentCache:
             rows = [record["images"] for record in self.records]
         except FileNotFoundError:
             return False
+        made = [
+            {name: x for name, x in record.items() if name not in _OF_A_PART}
+            for record in self.records
+        ]
+        if any(one != made[0] for one in made):
+            return False
         try:
             found = [[x.shape[1] for x in arrays] for arrays in self._mapped.values()]
             found += [list(map(len, self._arrays(n))) for n in ("label", "index")]
-        except (OSError, ValueError):  # one is lost or cut off
+        except (OSError, ValueError, EOFError):  # one is lost, cut off or empty
             return False
         return all(sizes == rows for sizes in found)
 
@@ -177,7 +189,7 @@ def is_written(folder: Path, part: Part, facts: Mapping[str, Any]) -> bool:
             np.load(folder / f"{part.name}.{name}.npy", mmap_mode="r").shape
             for name in (*names, "index")
         ]
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, EOFError, KeyError):
         return False
     rows = record["images"]
     whole = all(rows == shape[1 if len(shape) > 1 else 0] for shape in sizes)
@@ -214,6 +226,8 @@ def write_part(
     labels, places = np.full(images, UNREADABLE, np.int32), np.zeros(images, np.int64)
     done, numbers, total, squares = 0, 0, np.zeros(()), np.zeros(())
     outs: dict[str, np.ndarray] = {}
+    # An old record must not stand beside new arrays.
+    (folder / f"{part.name}.json").unlink(missing_ok=True)
     with contextlib.ExitStack() as stack:
 
         def part_file(name: str) -> Path:

@@ -1,6 +1,6 @@
 """The latents of a run: made before its first step, then read as batches."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +12,7 @@ from deepprism_jax.data import EvalBatches, TrainBatches
 from deepprism_jax.data.order import Share
 from deepprism_jax.data.pipeline import ENDLESS, READ_AHEAD
 from deepprism_jax.training.ldm.cache import (
+    FIRST,
     Encode,
     LatentCache,
     Part,
@@ -20,7 +21,7 @@ from deepprism_jax.training.ldm.cache import (
 )
 
 PIECE = 16_384
-"""Rows that are encoded, or encoded anew, at a time."""
+"""Rows that a process encodes, or encodes anew, at a time."""
 
 
 @dataclass(frozen=True)
@@ -58,34 +59,64 @@ class Latents:
                 )
         return True
 
-    def make(self, encode: Encode, proceed: Callable[[int], None]) -> None:
-        """Encode this process's part, piece by piece, see `write_part`.
+    def missing(self) -> list[int]:
+        """Return the pieces of which a process's part is not there, or not whole."""
+        return [
+            piece
+            for piece in range(self._pieces)
+            if not all(
+                is_written(self.folder, self._part(piece, n), self._facts(piece))
+                for n in range(self.part.count)
+            )
+        ]
 
-        What ends it loses one piece: the next time it goes on where pieces are missing.
+    def make(
+        self,
+        encode: Encode,
+        proceed: Callable[[int], None],
+        pieces: Sequence[int] | None = None,
+    ) -> None:
+        """Encode this process's part of pieces, see `write_part`.
+
+        What ends it loses the piece that it is at.
+
+        Args:
+            encode: the autoencoder, on the devices of all processes together.
+            proceed: told how many rows of this process are done, or were there.
+            pieces: what is `missing`, the same of every process; found out if None.
         """
         rows = self.images.rows
-        each = max(1, PIECE // rows)
-        pieces = -(-len(self.images) // each)
-        for piece in range(pieces):
-            # All processes encode a piece, or none: they may do it together.
-            parts = [
-                Part(process * pieces + piece, self.part.count * pieces)
-                for process in range(self.part.count)
-            ]
-            if all(is_written(self.folder, part, self.facts) for part in parts):
-                continue
-            first = piece * each
-            last = min(first + each, len(self.images))
+        for piece in self.missing() if pieces is None else pieces:
+            first = piece * self._batches
+            last = min(first + self._batches, len(self.images))
             write_part(
                 self.folder,
-                parts[self.part.index],
-                self.facts,
+                self._part(piece, self.part.index),
+                self._facts(piece),
                 self.images.between(first, last),
                 (last - first) * rows,
                 encode,
                 flips=self.flips,
                 proceed=lambda done, first=first: proceed(first * rows + done),
             )
+
+    @property
+    def _batches(self) -> int:
+        """Batches of a piece."""
+        return max(1, PIECE // self.images.rows)
+
+    @property
+    def _pieces(self) -> int:
+        return -(-len(self.images) // self._batches)
+
+    def _part(self, piece: int, process: int) -> Part:
+        return Part(process * self._pieces + piece, self.part.count * self._pieces)
+
+    def _facts(self, piece: int) -> dict[str, Any]:
+        """Return what makes a piece, of any process, what it is."""
+        rows = self.images.rows
+        shares = {"processes": self.part.count, "rows_of_batch": rows}
+        return {**self.facts, **shares, FIRST: piece * self._batches * rows}
 
     def cache(self) -> LatentCache:
         """Return the cache, of which all parts must be there.

@@ -39,7 +39,7 @@ from deepprism_jax.training.setup import mesh_shape as mesh_shape
 from deepprism_jax.training.sharding import batch_parts, data_part
 from deepprism_jax.weights.items import all_or_none
 from deepprism_jax.weights.pretrained import save_pretrained
-from deepprism_jax.weights.together import first_problem
+from deepprism_jax.weights.together import first_problem, from_first
 
 AUTOENCODER, CLASSES = "autoencoder", "classes.json"
 """In a work directory: an export of the autoencoder, and the names of the classes."""
@@ -164,7 +164,9 @@ def prepare(
             def proceed(done: int, what: str = what) -> None:
                 begin(f"latents of {what} images, from number", done)
 
-            all_or_none(functools.partial(latents.make, encode, proceed))
+            # One process looks for all: they encode a piece together, or not at all.
+            pieces = from_first(latents.missing())
+            all_or_none(functools.partial(latents.make, encode, proceed, pieces))
         trainer.moments = data.train.latents.cache().moments()
 
 

@@ -95,15 +95,30 @@ def test_what_ends_an_encoding_leaves_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def latents(folder, autoencoder="A", part=None, **about):
+def latents(folder, autoencoder="A", part=None, batch=4, **about):
     data = LatentDataConfig(latents=str(folder), image_size=(SIDE, SIDE))
     part, images = part or Part(0, 1), source(**about)
     batches = eval_batches(
-        images, batch_size=4, image_size=(SIDE, SIDE), process_count=part.count
+        images,
+        batch_size=batch,
+        image_size=(SIDE, SIDE),
+        process_index=part.index,
+        process_count=part.count,
     )
     return latents_of(
         data, "train", images, batches, part, autoencoder=autoencoder, flip=True
     )
+
+
+def ended(latents, rows):
+    """Encode until so many rows are done."""
+
+    def end(done):
+        if done >= rows:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        latents.make(encode, end)
 
 
 def test_latents_of_another_autoencoder_are_refused(tmp_path):
@@ -125,13 +140,7 @@ def test_an_encoding_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, 
     whole = latents(tmp_path / "whole")
     whole.make(encode, lambda done: None)
     ours, begun = latents(tmp_path / "ended"), []
-
-    def end(done):
-        if done >= 4:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        ours.make(encode, end)
+    ended(ours, 4)
     assert not ours.check()
     if lost:
         next(ours.folder.glob(f"part-00000-of-00002.{lost}")).unlink()
@@ -144,14 +153,54 @@ def test_an_encoding_that_was_ended_goes_on_where_it_was(tmp_path, monkeypatch, 
     np.testing.assert_array_equal(whole.cache().moments(), ours.cache().moments())
 
 
-def test_pieces_of_another_autoencoder_are_not_taken(tmp_path, monkeypatch):
+@pytest.mark.parametrize("others", [{"autoencoder": "B"}, {"batch": 2}])
+def test_pieces_of_another_making_are_not_taken(tmp_path, monkeypatch, others):
     monkeypatch.setattr("deepprism_jax.training.ldm.latents.PIECE", 4)
-    theirs, begun = latents(tmp_path, "B"), []
-    theirs.make(encode, lambda done: None)
-    next(theirs.folder.glob("part-00001-of-00002.json")).unlink()
-    latents(tmp_path).make(encode, begun.append)
+    ended(latents(tmp_path, **others), 4)
+    ours, begun = latents(tmp_path), []
+    ours.make(encode, begun.append)
     assert begun == [0, 4]
-    assert latents(tmp_path).check()
+    assert ours.check()
+
+
+def test_latents_of_two_autoencoders_are_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("deepprism_jax.training.ldm.latents.PIECE", 4)
+    theirs = latents(tmp_path, "B")
+    theirs.make(encode, lambda done: None)
+    next(theirs.folder.glob("part-00000*.mean.npy")).write_bytes(b"")
+    ours = latents(tmp_path)
+    ended(ours, 4)
+    assert not ours.check()
+    assert not theirs.check()
+    ours.make(encode, lambda done: None)
+    assert ours.check()
+
+
+def test_what_is_being_replaced_has_no_record(tmp_path):
+    theirs = latents(tmp_path, "B")
+    theirs.make(encode, lambda done: None)
+    next(theirs.folder.glob("part-00000*.mean.npy")).unlink()
+    ended(latents(tmp_path), 0)
+    assert not list(theirs.folder.glob("*.json"))
+
+
+@pytest.mark.parametrize("processes", [(1, 2), (2, 1)])
+def test_other_processes_begin_again_and_lose_nothing(tmp_path, monkeypatch, processes):
+    # Parts have the same names with one process and with two.
+    monkeypatch.setattr("deepprism_jax.training.ldm.latents.PIECE", 4)
+    first, second = processes
+    latents(tmp_path, part=Part(0, first)).make(encode, lambda done: None, [0])
+    assert len(list(tmp_path.glob("*/part-00000-of-00002.json"))) == 1
+    ours = [latents(tmp_path, part=Part(n, second)) for n in range(second)]
+    missing = ours[0].missing()
+    for one in ours:
+        one.make(encode, lambda done: None, missing)
+    assert ours[0].check()
+    cache = ours[0].cache()
+    np.testing.assert_array_equal(
+        cache.rows(np.arange(IMAGES - 1), np.zeros(IMAGES - 1, bool))["label"],
+        np.delete(LABELS, 2),
+    )
 
 
 def test_what_another_number_of_processes_made_is_read_and_damage_is_found(tmp_path):
