@@ -19,9 +19,7 @@ def reconstruction_loss(
     over each image and averages over the batch, as latent diffusion does with `"l1"`.
     Any factor 1/2 belongs to the term's weight. Computed in float32.
     """
-    if x.shape != y.shape:
-        # Broadcasting would average over pairs that were never meant.
-        raise ValueError(f"images must have equal shapes, got {x.shape} and {y.shape}")
+    check_alike(x, y)
     difference = x.astype(jnp.float32) - y.astype(jnp.float32)
     match kind:
         case "l2":
@@ -37,3 +35,13 @@ def reconstruction_loss(
             return jnp.mean(jnp.sum(error, axis=(-3, -2, -1)))
         case _:
             raise ValueError(f"unknown {reduction=}; choose 'mean' or 'sum'")
+
+
+def check_alike(x: Image, y: Image) -> None:
+    """Refuse images of other shapes.
+
+    Raises:
+        ValueError: broadcasting would average over pairs that were never meant.
+    """
+    if x.shape != y.shape:
+        raise ValueError(f"images must have equal shapes, got {x.shape} and {y.shape}")

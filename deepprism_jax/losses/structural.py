@@ -7,6 +7,7 @@ import numpy as np
 from jax import lax
 from jaxtyping import Array, Float
 
+from deepprism_jax.losses.pixel import check_alike
 from deepprism_jax.typing import Image, Scalar
 
 SIGMA = 1.5
@@ -24,8 +25,7 @@ def structural_loss(x: Image, y: Image) -> Scalar:
     Raises:
         ValueError: the shapes differ, or an image is smaller than the window.
     """
-    if x.shape != y.shape:
-        raise ValueError(f"images must have equal shapes, got {x.shape} and {y.shape}")
+    check_alike(x, y)
     x, y = x.astype(jnp.float32), y.astype(jnp.float32)
     return 1.0 - jnp.mean(similarity(x, y, 2.0))
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from deepprism_jax.analysis import count_layers
 from deepprism_jax.ops.native import library
@@ -49,7 +50,7 @@ def _but_for(config: Experiment) -> str:
         return ""
     fields = model.fields if model.conv == "deepprism" else 1
     depth = model.width // fields // devices
-    if depth % library.LANES == 0 or fields == model.width:
+    if library.takes(depth, jnp.float32) or fields == model.width:
         return ""
     parts = "model.width / model.fields" + (" / mesh.channel" if devices > 1 else "")
     return (

@@ -19,6 +19,11 @@ from deepprism_jax.data import (
 LAYOUT = {"image_size": (3, 4), "channels": 1}
 quick = settings(max_examples=20, deadline=None)
 
+# Threads that read ahead draw from `random` while hypothesis looks at its state.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Do not use the `random` module inside strategies"
+)
+
 
 def numbered(count: int) -> ArraySource:
     """Images whose pixels count 0 to 41 in reading order, 42 more in every next one."""

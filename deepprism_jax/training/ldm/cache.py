@@ -74,21 +74,17 @@ class LatentCache:
             ValueError: a record is damaged.
         """
         try:
-            rows = [record["images"] for record in self.records]
+            records = self.records
         except FileNotFoundError:
             return False
         made = [
             {name: x for name, x in record.items() if name not in _OF_A_PART}
-            for record in self.records
+            for record in records
         ]
-        if any(one != made[0] for one in made):
-            return False
-        try:
-            found = [[x.shape[1] for x in arrays] for arrays in self._mapped.values()]
-            found += [list(map(len, self._arrays(n))) for n in ("label", "index")]
-        except (OSError, ValueError, EOFError):  # one is lost, cut off or empty
-            return False
-        return all(sizes == rows for sizes in found)
+        return all(one == made[0] for one in made) and all(
+            _is_whole(self.folder, Part(p, self.parts), record)
+            for p, record in enumerate(records)
+        )
 
     @cached_property
     def labels(self) -> np.ndarray:
@@ -156,12 +152,8 @@ class LatentCache:
         return {name: self._arrays(name) for name in names}
 
     def _arrays(self, name: str) -> list[np.ndarray]:
-        return [
-            np.load(
-                self.folder / f"{Part(p, self.parts).name}.{name}.npy", mmap_mode="r"
-            )
-            for p in range(self.parts)
-        ]
+        parts = (Part(p, self.parts) for p in range(self.parts))
+        return [_read_array(self.folder, part, name) for part in parts]
 
 
 def read_record(folder: Path, part: Part) -> dict[str, Any]:
@@ -184,16 +176,30 @@ def is_written(folder: Path, part: Part, facts: Mapping[str, Any]) -> bool:
     """Return whether a part is there, with all of its arrays, and of such facts."""
     try:
         record = read_record(folder, part)
-        names = ("mean", "std", "label") if record["std"] else ("mean", "label")
-        sizes = [
-            np.load(folder / f"{part.name}.{name}.npy", mmap_mode="r").shape
-            for name in (*names, "index")
-        ]
-    except (OSError, ValueError, EOFError, KeyError):
+    except (OSError, ValueError):
         return False
-    rows = record["images"]
-    whole = all(rows == shape[1 if len(shape) > 1 else 0] for shape in sizes)
-    return whole and all(record.get(name) == value for name, value in facts.items())
+    alike = all(record.get(name) == value for name, value in facts.items())
+    return alike and _is_whole(folder, part, record)
+
+
+def _is_whole(folder: Path, part: Part, record: Mapping[str, Any]) -> bool:
+    """Return whether a part has all arrays of its record, with all of their rows."""
+    rows = (record["images"],)
+    latents = (record["flips"], *rows)
+    shapes = {"mean": latents, "label": rows, "index": rows}
+    shapes |= {"std": latents} if record["std"] else {}
+    try:
+        return all(
+            _read_array(folder, part, name).shape[: len(shape)] == shape
+            for name, shape in shapes.items()
+        )
+    except (OSError, ValueError, EOFError):  # one is lost, cut off or empty
+        return False
+
+
+def _read_array(folder: Path, part: Part, name: str) -> np.ndarray:
+    """Return an array of a part, mapped."""
+    return np.load(folder / f"{part.name}.{name}.npy", mmap_mode="r")
 
 
 def write_part(
