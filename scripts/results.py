@@ -53,21 +53,23 @@ class Page:
         except (AttributeError, KeyError, TypeError) as error:
             raise RecordError(f"{match[0]} means nothing ({error!r})") from None
 
-    def _group(self, names: Sequence[str]) -> list[Row]:
-        """Return the rows of groups, and of names, in that order."""
+    def _group(self, names: Sequence[str], seed: str = "") -> list[Row]:
+        """Return rows of groups, and of names, in that order, of all seeds or one."""
         known = {row.first.group for row in self.rows.values()} | set(self.rows)
         if unknown := [name for name in names if name not in known]:
             raise RecordError(f"no record or group is called {', '.join(unknown)}")
         return [
-            row
+            row.of_seed(int(seed)) if seed else row
             for name in names
             for row in self.rows.values()
             if name in (row.first.group, row.first.name)
         ]
 
-    def on_runs(self, *names: str, columns: str, paper: str = "") -> str:
-        """Table of runs, by group or name."""
-        rows = self._group(names)
+    def on_runs(
+        self, *names: str, columns: str, paper: str = "", seed: str = ""
+    ) -> str:
+        """Table of runs, by group or name; with `seed` of that one alone."""
+        rows = self._group(names, seed)
         return tables.runs(rows, columns.split(","), paper=bool(paper))
 
     def on_value(self, name: str, metric: str) -> str:
@@ -131,9 +133,9 @@ class Page:
         """Table of a figure of training by images seen and minutes."""
         return tables.history(self._group(names), of, int(decimals))
 
-    def on_quality(self, *names: str, of: str, title: str) -> str:
-        """Plot of quality over parameters, Figure 1."""
-        rows = self._group(names)
+    def on_quality(self, *names: str, of: str, title: str, seed: str = "") -> str:
+        """Plot of quality over parameters, Figure 1; with `seed` of that one alone."""
+        rows = self._group(names, seed)
         return self._show(f"figure1_{of}", plots.quality(rows, of, title))
 
     def on_time_over_channels(self, name: str, row: str) -> str:

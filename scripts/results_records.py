@@ -76,6 +76,17 @@ class Row:
     first: Record
     records: Sequence[Record]
 
+    def of_seed(self, seed: int) -> "Row":
+        """Return the row of one seed.
+
+        Raises:
+            RecordError: there is no record of it.
+        """
+        for one in self.records:
+            if one.seed == seed:
+                return Row(one, [one])
+        raise RecordError(f"{self.first.name} has no record of seed {seed}")
+
     def metric(self, name: str) -> dict[str, Any] | None:
         """Return the mean over seeds of a figure and of its ±, and ± over seeds."""
         found = [one.metrics[name] for one in self.records if name in one.metrics]

@@ -103,6 +103,10 @@ def test_seeds_are_one_row_and_other_differences_are_refused(results, tmp_path, 
     page = results.Page(results.read())
     table = page.on_runs("g", columns="psnr,seeds")
     assert "| a | 24.50 ± 2.00 | 2 (± 0.71) |" in table
+    table = page.on_runs("g", columns="psnr,seeds", seed="1")
+    assert "| a | 25.00 ± 2.00 | 1 |" in table
+    with pytest.raises(ValueError, match="a has no record of seed 7"):
+        page.on_runs("g", columns="psnr", seed="7")
     wide = make_run(tmp_path / "wide", 26.0, seed=2, width=128)
     assert results.main(["add", wide, "--name", "a", "--group", "g"]) == 2
     assert "model.width (64 and 128)" in capsys.readouterr().err
