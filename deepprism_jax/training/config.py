@@ -138,8 +138,8 @@ class DiscriminatorConfig:
 class OptimizerConfig:
     """Optimizer of both networks."""
 
-    name: Literal["adam", "adamw", "lion", "sgd"] = "adam"
-    """optax optimizer."""
+    name: Literal["adam", "adamw", "lion", "sgd", "soap"] = "adam"
+    """optax optimizer, or SOAP: Adam along axes found for each tensor."""
     learning_rate: float = 1e-3
     """Base learning rate; see `scale_by_batch`."""
     scale_by_batch: bool = False
@@ -149,7 +149,7 @@ class OptimizerConfig:
     b2: float = 0.999
     """Decay of the second moment."""
     weight_decay: float = 0.0
-    """Decoupled weight decay (adamw, lion)."""
+    """Decoupled weight decay (adamw, lion, soap)."""
     clip_norm: float = 1.0
     """Clip gradients to this global norm; 0 is off."""
     warmup_steps: int = 0

@@ -3,9 +3,12 @@
 from collections import Counter
 from typing import Any
 
+import jax
 import optax
 
 from deepprism_jax.training.config import OptimizerConfig
+from deepprism_jax.training.cuts import LARGE
+from deepprism_jax.training.soap import scale_by_soap
 from deepprism_jax.training.state import as_one_vector
 
 
@@ -55,8 +58,27 @@ def make_optimizer(
             update = optax.lion(schedule, b1, b2, weight_decay=decay)
         case "sgd":
             update = optax.sgd(schedule, momentum=b1)
+        case "soap":
+            update = optax.chain(
+                _soap(b1, b2, params),
+                optax.add_decayed_weights(decay),
+                optax.scale_by_learning_rate(schedule),
+            )
     if config.clip_norm > 0:
         update = optax.chain(optax.clip_by_global_norm(config.clip_norm), update)
-    if as_one_vector(params):
+    # SOAP needs the shapes, and brings together what is alike by itself.
+    if as_one_vector(params) and config.name != "soap":
         update = optax.flatten(update)
     return update
+
+
+def _soap(b1: float, b2: float, params: Any) -> optax.GradientTransformation:
+    """SOAP, but Adam for tensors so large that devices may each store a part of one."""
+    soap = scale_by_soap(b1, b2)
+
+    def labels(tree: Any) -> Any:
+        return jax.tree.map(lambda x: "adam" if x.size >= LARGE else "soap", tree)
+
+    if "adam" not in jax.tree.leaves(labels(params)):
+        return soap
+    return optax.partition({"soap": soap, "adam": optax.scale_by_adam(b1, b2)}, labels)

@@ -100,10 +100,10 @@ def _optimizer(optimizer: OptimizerConfig, steps: int) -> Iterator[str]:
     for field in ("b1", "b2"):
         if not 0 <= getattr(optimizer, field) < 1:
             yield f"optimizer.{field}={getattr(optimizer, field)} must lie in [0, 1)"
-    if optimizer.weight_decay > 0 and optimizer.name not in ("adamw", "lion"):
+    if optimizer.weight_decay > 0 and optimizer.name not in ("adamw", "lion", "soap"):
         yield (
             f"optimizer.weight_decay={optimizer.weight_decay} is of no effect with "
-            f"optimizer.name={optimizer.name}: choose adamw or lion"
+            f"optimizer.name={optimizer.name}: choose adamw, lion or soap"
         )
     for share in optimizer.milestones:
         if not 0 < share < 1:

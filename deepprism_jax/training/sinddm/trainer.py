@@ -67,7 +67,11 @@ class SinDDMTrainer(Trainer):
             optimizer, batch_size=train.batch_size, steps=train.steps
         )
         one = make_optimizer(optimizer, self.schedule, self.network.shapes)
-        self.players = {self.main: Player((self.main,), _of_many(one))}
+        self.players = {
+            self.main: Player(
+                (self.main,), _of_many(one, vectorize=optimizer.name != "soap")
+            )
+        }
         options = config.diffusion
         self.loss = DenoisingLoss(
             self.network, self.process.schedule, options.target, options.loss
@@ -211,10 +215,15 @@ def make_denoiser(config: SinDDMConfig, rngs: nnx.Rngs) -> SinDDM:
         )
 
 
-def _of_many(one: optax.GradientTransformation) -> optax.GradientTransformation:
-    """Let an optimizer move each model by itself, its clipping too."""
+def _of_many(
+    one: optax.GradientTransformation, *, vectorize: bool
+) -> optax.GradientTransformation:
+    """Let an optimizer move each model by itself, its clipping too.
+
+    What an optimizer does once in some steps, it does in each if it is vectorized.
+    """
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        return over_models(one.update, vectorize=True)(updates, state, params)
+        return over_models(one.update, vectorize=vectorize)(updates, state, params)
 
     return optax.GradientTransformation(over_models(one.init, vectorize=True), update)
