@@ -97,7 +97,7 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
             "stored": precision,
             "rounded_since": bool(options.half and options.metrics),
             "data": said_of_data(final, record, values, options.data),
-            "command": command(config),
+            "command": command(values, record["system"]),
             "config": values,
         }
         write_json(folder / included.TRAINING, record)
@@ -189,12 +189,17 @@ def without_paths(config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def command(config: Any) -> str:
-    """Return the command that trains so: the nearest experiment, and what differs."""
-    ours = [n for n, m in CONFIGS.items() if type(m.get_config()) is type(config)]
+def command(values: Any, system: str) -> str:
+    """Return the command that trains so: the nearest experiment, and what differs.
+
+    Args:
+        values: the config, as JSON has it.
+        system: of the experiments to choose from.
+    """
+    ours = [n for n, m in CONFIGS.items() if name_of(m.get_config()) == system]
     untold = set(MAY_CHANGE) - {"train.steps", "autoencoder.path"}
     _, line = training_command(
-        to_dict(config),
+        values,
         ours,
         untold=untold,
         show=lambda name, value: Path(value).name if name in PATHS else value,
