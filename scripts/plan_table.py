@@ -27,7 +27,7 @@ SLICES = {
 }
 """Cloud TPU's names, of which those of v4 and v5p count cores, and the topologies."""
 
-# From the quickest to compile to the slowest, with the images on each device.
+# With the images, latents or copies of an image on each device.
 CONFIGS = {
     "quickstart": 16,
     "cifar10_dense": 16,
@@ -35,6 +35,12 @@ CONFIGS = {
     "cifar10_vq": 16,
     "imagenet256_dense": 8,
     "imagenet256_deepprism": 8,
+    "sinddm_dense": 2,
+    "sinddm_deepprism": 2,
+    "ldm_cifar10_dense": 16,
+    "ldm_cifar10_deepprism": 16,
+    "ldm_celebahq_dense": 8,
+    "ldm_imagenet256_deepprism": 8,
 }
 HEADINGS = (
     "experiment",

@@ -59,10 +59,10 @@ def scale_by_soap(
 ) -> optax.GradientTransformation:
     """Scale gradients as Adam does, along axes of each tensor's own.
 
-    The first step moves nothing: it finds the axes, along which its own gradient is
-    diagonal, so that the rest of it is rounding errors, which Adam would scale up. From
-    then on the axes follow the products by a step of the power method once in `every`
-    steps. Vectors, and sides longer than `largest`, are not turned.
+    The axes follow the products by a step of the power method, in each of the first
+    `every` steps and once in `every` from then on. The first step moves nothing: along
+    most of its axes its own gradient is but rounding errors, which Adam would scale up.
+    Vectors, and sides longer than `largest`, are not turned.
 
     Args:
         b1: decay of the first moment.
@@ -81,7 +81,10 @@ def scale_by_soap(
             for side, size in zip(products, sizes, strict=True):
                 if 1 < size <= largest:
                     products[side][name] = jnp.zeros((count, size, size), stack.dtype)
-        axes = jax.tree.map(jnp.copy, products)
+        axes = jax.tree.map(
+            lambda x: jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape),
+            products,
+        )
         square = jax.tree.map(jnp.copy, zeros)
         return SoapState(jnp.zeros((), jnp.int32), zeros, square, products, axes)
 
@@ -97,18 +100,14 @@ def scale_by_soap(
             for side, stacks in state.products.items()
         }
 
-        def begin() -> Any:
-            return jax.tree.map(lambda x: jnp.linalg.eigh(x)[1], products), state.square
-
         def follow() -> Any:
             return _follow(products, state.axes, state.square)
 
         def keep() -> Any:
             return state.axes, state.square
 
-        due = jnp.where(count % every == 0, 1, 2)
-        which = jnp.where(count == 1, 0, due)
-        axes, square = lax.switch(which, (begin, follow, keep))
+        due = (count <= every) | (count % every == 0)
+        axes, square = lax.cond(due, follow, keep)
         mean = jax.tree.map(lambda m, g: _average(m, g, b1), state.mean, gradients)
         square = jax.tree.map(
             lambda s, g: _average(s, g**2, b2), square, _turned(gradients, axes)
@@ -180,6 +179,35 @@ def _turned_back(stacks: Stacks, axes: dict[str, Stacks]) -> Stacks:
     return turned
 
 
+def orthonormal(matrices: jax.Array) -> jax.Array:
+    """Return Q of the QR decomposition of each matrix, float32 [n, side, side].
+
+    By Householder's reflections, all matrices at once. XLA's own, many small matrices
+    on a CPU of few threads, can wait for itself for ever (jaxlib 0.10.2: a batch is
+    shared out to the pool of threads that it runs in); TPUs have no kernel for it
+    either.
+    """
+    side = matrices.shape[-1]
+    rows = jnp.arange(side)
+
+    def reflect(column: jax.Array, carry: Any) -> Any:
+        r, q = carry
+        x = jnp.where(rows >= column, jnp.take(r, column, axis=2), 0)
+        pivot = jnp.take(x, column, axis=1)
+        length = jnp.linalg.norm(x, axis=1)
+        ahead = jnp.where(pivot < 0, -length, length)
+        normal = x + ahead[:, None] * (rows == column)
+        size = jnp.sum(normal**2, axis=1)
+        scale = jnp.where(size > 0, 2 / jnp.where(size > 0, size, 1), 0)
+        normal, scaled = normal[:, :, None], scale[:, None, None] * normal[:, None, :]
+        r = r - normal @ (scaled @ r)
+        q = q - (q @ normal) @ scaled
+        return r, q
+
+    start = jnp.broadcast_to(jnp.eye(side, dtype=matrices.dtype), matrices.shape)
+    return lax.fori_loop(0, side, reflect, (matrices, start))[1]
+
+
 def _follow(
     products: dict[str, Stacks], axes: dict[str, Stacks], square: Stacks
 ) -> tuple[dict[str, Stacks], Stacks]:
@@ -194,7 +222,7 @@ def _follow(
             grown = products[side][name] @ q
             order = jnp.argsort(-jnp.sum(q * grown, axis=1), axis=1)
             grown = jnp.take_along_axis(grown, order[:, None, :], axis=2)
-            found[side][name] = jnp.linalg.qr(grown)[0]
+            found[side][name] = orthonormal(grown)
             moved = order[:, :, None] if side == "rows" else order[:, None, :]
             axis = 1 if side == "rows" else 2
             square[name] = jnp.take_along_axis(square[name], moved, axis=axis)

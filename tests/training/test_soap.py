@@ -8,7 +8,7 @@ import pytest
 
 from deepprism_jax.training.config import OptimizerConfig
 from deepprism_jax.training.optimizer import make_optimizer, make_schedule
-from deepprism_jax.training.soap import as_matrix, scale_by_soap
+from deepprism_jax.training.soap import as_matrix, orthonormal, scale_by_soap
 
 B1, B2 = 0.9, 0.95
 
@@ -27,16 +27,18 @@ def run(optimizer, start, gradient, steps):
 
 
 def by_definition(gradients, every):
-    """The moves of a matrix by algorithm 3 of the paper, in double precision."""
+    """The moves of a matrix by algorithm 3 of the paper, in double precision.
+
+    Its axes begin as eigenvectors, and ours as those of the weights.
+    """
     rows, columns = gradients[0].shape
     mean = square = np.zeros((rows, columns))
     left, right = np.zeros((rows, rows)), np.zeros((columns, columns))
+    q_left, q_right = np.eye(rows), np.eye(columns)
     for count, g in enumerate(gradients, 1):
         left = B2 * left + (1 - B2) * g @ g.T
         right = B2 * right + (1 - B2) * g.T @ g
-        if count == 1:
-            q_left, q_right = np.linalg.eigh(left)[1], np.linalg.eigh(right)[1]
-        elif count % every == 0:
+        if count <= every or count % every == 0:
             order = np.argsort(-np.diag(q_left.T @ left @ q_left))
             q_left, square = np.linalg.qr(left @ q_left[:, order])[0], square[order]
             order = np.argsort(-np.diag(q_right.T @ right @ q_right))
@@ -81,17 +83,19 @@ def test_without_a_side_to_turn_it_is_adam():
             np.testing.assert_allclose(moves[name], expected[name], rtol=1e-4)
 
 
-def test_turned_gradients_give_turned_moves():
+def test_axes_become_the_eigenvectors_of_the_products():
     rng = np.random.default_rng(0)
-    turn, _ = np.linalg.qr(rng.normal(size=(4, 4)))
-    optimizer = scale_by_soap(B1, B2, every=3)
-    plain = turned = optimizer.init(jnp.zeros((4, 4)))
+    optimizer = scale_by_soap(B1, 0.99)
+    shape = np.linalg.cholesky(np.cov(rng.normal(size=(5, 7))))
+    state = optimizer.init(jnp.zeros((5, 3)))
     update = jax.jit(optimizer.update)
-    for _ in range(8):
-        g = rng.normal(size=(4, 4))
-        moves, plain = update(jnp.float32(g), plain)
-        others, turned = update(jnp.float32(turn @ g), turned)
-        np.testing.assert_allclose(others, turn @ moves, atol=1e-4)
+    for _ in range(300):
+        _, state = update(jnp.float32(shape @ rng.normal(size=(5, 3))), state)
+    (product,), (axes,) = state.products["rows"]["5x3"], state.axes["rows"]["5x3"]
+    along = np.asarray(axes.mT @ product @ axes)
+    assert list(np.diag(along)) == sorted(np.diag(along), reverse=True)
+    between = along - np.diag(np.diag(along))
+    assert np.abs(between).max() < 0.05 * along.max(), along
 
 
 def test_a_valley_along_no_axis_is_crossed_where_adam_is_slow():
@@ -131,7 +135,7 @@ def test_gradients_of_zero_move_nothing():
 @pytest.mark.parametrize("decay", [0.0, 0.5])
 def test_large_tensors_are_moved_by_adam_and_all_decay(decay):
     params = {"large": jnp.ones((256, 256)), "small": jnp.ones((2, 2))}
-    grads = {"large": jnp.full((256, 256), 0.5), "small": jnp.array([[0.5, 0.0]] * 2)}
+    grads = {"large": jnp.full((256, 256), 0.5), "small": jnp.diag(jnp.array([0.5, 0]))}
     config = OptimizerConfig(
         name="soap", learning_rate=0.1, clip_norm=0.0, weight_decay=decay
     )
@@ -144,6 +148,18 @@ def test_large_tensors_are_moved_by_adam_and_all_decay(decay):
     # One gradient is one axis: all of it moves as far as one number does by Adam.
     plain = moves["small"] + 0.1 * decay
     np.testing.assert_allclose(jnp.linalg.norm(plain), 0.1, rtol=1e-3)
+
+
+def test_axes_are_those_of_a_qr_decomposition():
+    rng = np.random.default_rng(0)
+    matrices = rng.normal(size=(3, 6, 6)) * np.logspace(0, -5, 6)
+    matrices[2, :, 3:] = 0
+    q = np.asarray(orthonormal(jnp.float32(matrices)))
+    np.testing.assert_allclose(q.mT @ q, np.tile(np.eye(6), (3, 1, 1)), atol=1e-6)
+    expected = np.linalg.qr(matrices)[0]
+    full = np.abs(np.sum(q * expected, axis=1))
+    np.testing.assert_allclose(full[:2], 1, atol=1e-4)
+    np.testing.assert_allclose(full[2, :3], 1, atol=1e-4)
 
 
 def test_a_tensor_is_what_an_output_is_made_of_by_outputs():
