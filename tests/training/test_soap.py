@@ -1,5 +1,7 @@
 """SOAP against the algorithm in NumPy, Adam, and what it promises."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,7 +89,7 @@ def test_axes_become_the_eigenvectors_of_the_products():
     rng = np.random.default_rng(0)
     optimizer = scale_by_soap(B1, 0.99)
     shape = np.linalg.cholesky(np.cov(rng.normal(size=(5, 7))))
-    state = optimizer.init(jnp.zeros((5, 3)))
+    state: Any = optimizer.init(jnp.zeros((5, 3)))
     update = jax.jit(optimizer.update)
     for _ in range(300):
         _, state = update(jnp.float32(shape @ rng.normal(size=(5, 3))), state)
@@ -160,6 +162,14 @@ def test_axes_are_those_of_a_qr_decomposition():
     full = np.abs(np.sum(q * expected, axis=1))
     np.testing.assert_allclose(full[:2], 1, atol=1e-4)
     np.testing.assert_allclose(full[2, :3], 1, atol=1e-4)
+
+
+def test_no_library_is_called_that_could_wait_for_itself():
+    optimizer = scale_by_soap(B1, B2)
+    params = {"a": jnp.zeros((3, 3, 3, 1, 1)), "b": jnp.zeros((3, 3, 3, 4))}
+    update = jax.jit(optimizer.update)
+    text = update.lower(params, optimizer.init(params)).compile().as_text()
+    assert text and "custom-call" not in text
 
 
 def test_a_tensor_is_what_an_output_is_made_of_by_outputs():
