@@ -24,7 +24,8 @@ def get_config() -> Config:
         model=ModelConfig(width=64, blocks=0),
         data=DataConfig(source="photos", image_size=(32, 32)),
         optimizer=OptimizerConfig(
-            learning_rate=1e-2,
+            name="soap",
+            learning_rate=2e-2,
             b2=0.99,
             warmup_steps=100,
             schedule="cosine",

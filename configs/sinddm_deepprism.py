@@ -11,15 +11,13 @@ Deviations from the SinDDM program, for so short a run: docs/sinddm.md.
 """
 
 from deepprism_jax.training.config import OptimizerConfig, TrainConfig
-from deepprism_jax.training.sinddm.config import DiffusionConfig, SinDDMConfig
+from deepprism_jax.training.sinddm.config import SinDDMConfig
 
 
 def get_config() -> SinDDMConfig:
     """Width 160 throughout."""
     return SinDDMConfig(
-        diffusion=DiffusionConfig(favour_small=1.5),
         optimizer=OptimizerConfig(
-            name="soap",
             learning_rate=5e-3,
             b2=0.99,
             warmup_steps=20,
@@ -27,7 +25,7 @@ def get_config() -> SinDDMConfig:
             final_ratio=0.02,
         ),
         train=TrainConfig(
-            steps=8_000,
+            steps=10_000,
             batch_size=1,
             ema_decay=0.995,
             log_every=100,

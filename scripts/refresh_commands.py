@@ -54,6 +54,8 @@ def replace(file: Path, old: str, new: str) -> None:
     """Put the right command into a record, or a model's record and its card."""
     text = file.read_text(encoding="utf-8")
     was, becomes = (json.dumps(x, ensure_ascii=False) for x in (old, new))
+    if text.count(was) != 1:
+        raise results_add.RecordError(f"{file} has {was} otherwise than json.dumps")
     write_text(file, text.replace(was, becomes))
     if file.name == included.TRAINING:
         card = model_card.card(file.parent, file.parent.name)
@@ -67,11 +69,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--check", action="store_true", help="write nothing")
     check = parser.parse_args(argv).check
-    found: list[tuple[Path, str, str]] = list(stale())
-    for file, old, new in found:
-        print(f"{file.relative_to(ROOT)}\n  {old}\n  {new}")
-        if not check:
-            replace(file, old, new)
+    try:
+        found: list[tuple[Path, str, str]] = list(stale())
+        for file, old, new in found:
+            print(f"{file.relative_to(ROOT)}\n  {old}\n  {new}")
+            if not check:
+                replace(file, old, new)
+    except results_add.RecordError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return int(check and bool(found))
 
 

@@ -3,8 +3,8 @@
 Neighbouring weights of a kernel see neighbouring pixels and channels, which are nearly
 alike, so their gradients go together, and a rate for each weight cannot tell. SOAP
 turns a tensor to axes along which its gradients do not go together, and Adam has a rate
-for each of those. For the 27 weights of a channel convolution the axes cost next to
-nothing; those of a dense kernel would be matrices of thousands of rows.
+for each of those. For the 27 weights of a channel convolution the axes cost little;
+those of a dense kernel would be matrices of thousands of rows.
 """
 
 import math
@@ -59,17 +59,25 @@ def scale_by_soap(
 ) -> optax.GradientTransformation:
     """Scale gradients as Adam does, along axes of each tensor's own.
 
-    The axes follow the products by a step of the power method, in each of the first
-    `every` steps and once in `every` from then on. The first step moves nothing: along
-    most of its axes its own gradient is but rounding errors, which Adam would scale up.
-    Vectors, and sides longer than `largest`, are not turned.
+    The axes begin as those of the weights, so that the first moves are Adam's; once in
+    `every` steps they follow the products by a step of the power method. Vectors, and
+    sides longer than `largest`, are not turned.
+
+    Otherwise than in the paper, the axes do not begin as eigenvectors, of products that
+    have seen one gradient, and the second moment is turned with them, not left as it
+    is: an axis that is new would have that of rounding errors.
 
     Args:
         b1: decay of the first moment.
         b2: decay of the second moment and of the products.
         every: steps between two corrections of the axes.
         largest: longest side that is turned.
+
+    Raises:
+        ValueError: `every` is below 1.
     """
+    if every < 1:
+        raise ValueError(f"every={every} must be 1 or more")
 
     def init(params: Any) -> SoapState:
         zeros = jax.tree.map(jnp.zeros_like, _stacked(params))
@@ -90,6 +98,12 @@ def scale_by_soap(
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
         del params
+        # In the precision that accelerators take by themselves axes would not be
+        # orthonormal.
+        with jax.default_matmul_precision("float32"):
+            return _update(updates, state)
+
+    def _update(updates: Any, state: SoapState) -> tuple[Any, SoapState]:
         gradients = _stacked(updates)
         count = state.count + 1
         products = {
@@ -106,8 +120,7 @@ def scale_by_soap(
         def keep() -> Any:
             return state.axes, state.square
 
-        due = (count <= every) | (count % every == 0)
-        axes, square = lax.cond(due, follow, keep)
+        axes, square = lax.cond(count % every == 0, follow, keep)
         mean = jax.tree.map(lambda m, g: _average(m, g, b1), state.mean, gradients)
         square = jax.tree.map(
             lambda s, g: _average(s, g**2, b2), square, _turned(gradients, axes)
@@ -115,7 +128,7 @@ def scale_by_soap(
 
         def move(mean: jax.Array, square: jax.Array) -> jax.Array:
             root = jnp.sqrt(square / (1 - b2**count))
-            return jnp.where(count > 1, mean / (1 - b1**count) / (root + _EPSILON), 0)
+            return mean / (1 - b1**count) / (root + _EPSILON)
 
         moves = jax.tree.map(move, _turned(mean, axes), square)
         moves = _turned_back(moves, axes)
@@ -184,8 +197,7 @@ def orthonormal(matrices: jax.Array) -> jax.Array:
 
     By Householder's reflections, all matrices at once. XLA's own, many small matrices
     on a CPU of few threads, can wait for itself for ever (jaxlib 0.10.2: a batch is
-    shared out to the pool of threads that it runs in); TPUs have no kernel for it
-    either.
+    shared out to the pool of threads that it runs in).
     """
     side = matrices.shape[-1]
     rows = jnp.arange(side)
@@ -193,6 +205,9 @@ def orthonormal(matrices: jax.Array) -> jax.Array:
     def reflect(column: jax.Array, carry: Any) -> Any:
         r, q = carry
         x = jnp.where(rows >= column, jnp.take(r, column, axis=2), 0)
+        # Squares of what is small vanish, and of what is large are infinite.
+        largest = jnp.max(jnp.abs(x), axis=1, keepdims=True)
+        x = x / jnp.where(largest > 0, largest, 1)
         pivot = jnp.take(x, column, axis=1)
         length = jnp.linalg.norm(x, axis=1)
         ahead = jnp.where(pivot < 0, -length, length)
@@ -213,7 +228,8 @@ def _follow(
 ) -> tuple[dict[str, Stacks], Stacks]:
     """Turn the axes towards the eigenvectors of the products, the largest first.
 
-    The second moment goes with its axes where they change places.
+    The second moment is shared out to the axes that take the place of its own, by the
+    squares of the cosines between them.
     """
     found: dict[str, Stacks] = {"rows": {}, "columns": {}}
     square = dict(square)
@@ -223,7 +239,9 @@ def _follow(
             order = jnp.argsort(-jnp.sum(q * grown, axis=1), axis=1)
             grown = jnp.take_along_axis(grown, order[:, None, :], axis=2)
             found[side][name] = orthonormal(grown)
-            moved = order[:, :, None] if side == "rows" else order[:, None, :]
-            axis = 1 if side == "rows" else 2
-            square[name] = jnp.take_along_axis(square[name], moved, axis=axis)
+            share = (found[side][name].mT @ q) ** 2
+            if side == "rows":
+                square[name] = share @ square[name]
+            else:
+                square[name] = square[name] @ share.mT
     return found, square

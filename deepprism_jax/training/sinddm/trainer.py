@@ -67,11 +67,8 @@ class SinDDMTrainer(Trainer):
             optimizer, batch_size=train.batch_size, steps=train.steps
         )
         one = make_optimizer(optimizer, self.schedule, self.network.shapes)
-        self.players = {
-            self.main: Player(
-                (self.main,), _of_many(one, vectorize=optimizer.name != "soap")
-            )
-        }
+        moving = _of_many(one, mesh, vectorize=optimizer.name != "soap")
+        self.players = {self.main: Player((self.main,), moving)}
         options = config.diffusion
         self.loss = DenoisingLoss(
             self.network, self.process.schedule, options.target, options.loss
@@ -216,14 +213,21 @@ def make_denoiser(config: SinDDMConfig, rngs: nnx.Rngs) -> SinDDM:
 
 
 def _of_many(
-    one: optax.GradientTransformation, *, vectorize: bool
+    one: optax.GradientTransformation, mesh: Mesh, *, vectorize: bool
 ) -> optax.GradientTransformation:
     """Let an optimizer move each model by itself, its clipping too.
 
-    What an optimizer does once in some steps, it does in each if it is vectorized.
+    What an optimizer does once in some steps, it does in each if it is vectorized; else
+    a device moves its models one after the other.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        return over_models(one.update, vectorize=vectorize)(updates, state, params)
+        move = over_models(one.update, vectorize=vectorize)
+        if not vectorize:
+            by_model = PartitionSpec(MODELS_AXIS)
+            move = jax.shard_map(
+                move, mesh=mesh, in_specs=by_model, out_specs=by_model, check_vma=False
+            )
+        return move(updates, state, params)
 
     return optax.GradientTransformation(over_models(one.init, vectorize=True), update)

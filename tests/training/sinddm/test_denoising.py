@@ -56,9 +56,9 @@ def pictures(count):
     return {f"image{number}": image for number, image in enumerate(pixels)}
 
 
-def trained(images, *, steps=3, **mesh):
+def trained(images, *, steps=3, config=CONFIG, **mesh):
     devices = jax.devices()[: np.prod(list(mesh.values()), dtype=int)]
-    trainer = SinDDMTrainer(CONFIG, make_mesh(devices, **mesh), images)
+    trainer = SinDDMTrainer(config, make_mesh(devices, **mesh), images)
     state = trainer.init()
     for number in range(steps):
         state, metrics = trainer.step(state, {"scale": number % 2})
@@ -96,6 +96,19 @@ def test_the_mesh_does_not_matter(together):
     assert where.spec == jax.sharding.PartitionSpec("data")
     close(values, together[0])
     assert loss == pytest.approx(together[1], rel=1e-5)
+
+
+def test_soap_moves_the_models_of_a_device_on_that_device():
+    optimizer = replace(CONFIG.optimizer, name="soap")
+    config = replace(CONFIG, optimizer=optimizer)
+    values, _, trainer = trained(pictures(4), config=config, data=2)
+    alone, _, _ = trained({"image3": pictures(4)["image3"]}, config=config, data=1)
+    close({name: x[3] for name, x in values.items()}, alone)
+    state, optimizer = trainer.init(), trainer.players["denoiser"].optimizer
+    moved = jax.jit(optimizer.update).lower(
+        state.params, state.opt_state["denoiser"], state.params
+    )
+    assert "all-gather" not in moved.compile().as_text()
 
 
 def test_small_scales_are_drawn_more_often():
