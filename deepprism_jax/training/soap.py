@@ -89,10 +89,7 @@ def scale_by_soap(
             for side, size in zip(products, sizes, strict=True):
                 if 1 < size <= largest:
                     products[side][name] = jnp.zeros((count, size, size), stack.dtype)
-        axes = jax.tree.map(
-            lambda x: jnp.broadcast_to(jnp.eye(x.shape[-1], dtype=x.dtype), x.shape),
-            products,
-        )
+        axes = jax.tree.map(_identities, products)
         square = jax.tree.map(jnp.copy, zeros)
         return SoapState(jnp.zeros((), jnp.int32), zeros, square, products, axes)
 
@@ -161,6 +158,10 @@ def _unstacked(stacks: Stacks, like: Any) -> Any:
     )
 
 
+def _identities(like: jax.Array) -> jax.Array:
+    return jnp.broadcast_to(jnp.eye(like.shape[-1], dtype=like.dtype), like.shape)
+
+
 def _average(old: jax.Array, new: jax.Array, decay: float) -> jax.Array:
     return decay * old + (1 - decay) * new
 
@@ -219,8 +220,8 @@ def orthonormal(matrices: jax.Array) -> jax.Array:
         q = q - (q @ normal) @ scaled
         return r, q
 
-    start = jnp.broadcast_to(jnp.eye(side, dtype=matrices.dtype), matrices.shape)
-    return lax.fori_loop(0, side, reflect, (matrices, start))[1]
+    start = matrices, _identities(matrices)
+    return lax.fori_loop(0, side, reflect, start)[1]
 
 
 def _follow(

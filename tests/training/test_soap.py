@@ -189,7 +189,7 @@ def test_a_state_is_restored_as_it_was(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, restored, state)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="it is a matter of CPUs")
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="products are custom calls")
 def test_no_library_is_called_that_could_wait_for_itself():
     optimizer = scale_by_soap(B1, B2)
     params = {"a": jnp.zeros((3, 3, 3, 1, 1)), "b": jnp.zeros((3, 3, 3, 4))}

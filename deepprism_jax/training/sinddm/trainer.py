@@ -217,17 +217,19 @@ def _of_many(
 ) -> optax.GradientTransformation:
     """Let an optimizer move each model by itself, its clipping too.
 
-    What an optimizer does once in some steps, it does in each if it is vectorized; else
-    a device moves its models one after the other.
+    Each device moves its own models: at once, or where what is done once in some steps
+    would then be done in each, one after the other.
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        move = over_models(one.update, vectorize=vectorize)
-        if not vectorize:
-            by_model = PartitionSpec(MODELS_AXIS)
-            move = jax.shard_map(
-                move, mesh=mesh, in_specs=by_model, out_specs=by_model, check_vma=False
-            )
+        by_model = PartitionSpec(MODELS_AXIS)
+        move = jax.shard_map(
+            over_models(one.update, vectorize=vectorize),
+            mesh=mesh,
+            in_specs=by_model,
+            out_specs=by_model,
+            check_vma=False,
+        )
         return move(updates, state, params)
 
     return optax.GradientTransformation(over_models(one.init, vectorize=True), update)
