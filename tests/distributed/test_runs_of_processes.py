@@ -71,7 +71,9 @@ def test_a_run_that_one_process_is_told_to_stop_goes_on_as_if_it_had_not(
     workdir = tmp_path / "run"
 
     def argv(count, *more):
-        small = arguments(folder, train__steps=str(count), train__eval_every="7")
+        # A logged value is a mean since the last one, which a stop would cut in two.
+        each = {"train__log_every": "1", "train__eval_every": "7"}
+        small = arguments(folder, train__steps=str(count), **each)
         return [*small, "--workdir", workdir, *more]
 
     with Processes(argv(LONG), 2, cache=cache, before=ONE_NUMBER) as run:
