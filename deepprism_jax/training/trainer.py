@@ -244,6 +244,9 @@ class Trainer:
             key=jax.random.key_data(noise_key),
         )
 
+    def _average(self, ema: Any, params: Any, step: jax.Array) -> Any:
+        return move_average(ema, params, self.config.train.ema_decay, step)
+
     def _step(self, state: TrainState, batch: Batch, frozen: Any):
         grads, extra, added, metrics = self.gradients(state, batch, frozen)
         params, opt_state = dict(state.params), {}
@@ -262,8 +265,7 @@ class Trainer:
         metrics["learning_rate"] = jnp.float32(self.schedule(state.step))
         ema = state.ema
         if ema:
-            decay = self.config.train.ema_decay
-            ema = move_average(ema, params[self.main], decay, state.step)
+            ema = self._average(ema, params[self.main], state.step)
             for name, move in added.items():
                 # What restarted elsewhere has no past to average with.
                 moved = jnp.any(move != 0, axis=-1, keepdims=True)

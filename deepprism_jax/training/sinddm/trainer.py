@@ -170,6 +170,18 @@ class SinDDMTrainer(Trainer):
             for row, name in enumerate(self.names)
         }
 
+    def _average(self, ema: Any, params: Any, step: jax.Array) -> Any:
+        """Each device averages its own models, as one vector of them all."""
+        by_model = PartitionSpec(MODELS_AXIS)
+        average = jax.shard_map(
+            super()._average,
+            mesh=self.mesh,
+            in_specs=(by_model, by_model, PartitionSpec()),
+            out_specs=by_model,
+            check_vma=False,
+        )
+        return average(ema, params, step)
+
     def _program(self, scale: int) -> Any:
         """The step of one scale, compiled when it is first taken."""
         if scale not in self._programs:
