@@ -32,6 +32,7 @@ import eval as evaluation  # noqa: E402
 from configs import CONFIGS  # noqa: E402
 from deepprism_jax.data.images import decode_whole  # noqa: E402
 from deepprism_jax.evaluation.runs import newest_checkpoint  # noqa: E402
+from deepprism_jax.evaluation.single_image.trained import digest_of  # noqa: E402
 from deepprism_jax.export.programs import CLASSES  # noqa: E402
 from deepprism_jax.files import replace_directory, write_text  # noqa: E402
 from deepprism_jax.layers.functional import values_of  # noqa: E402
@@ -88,8 +89,12 @@ def include(run: Path, name: str, options: argparse.Namespace) -> Path:
                 shutil.copyfile(run / ldm.CLASSES, folder / ldm.CLASSES)
         if record["system"] == "sinddm":
             (file,) = (run / IMAGES).glob("*.png")
-            shape = decode_whole(file, config.data.channels).shape
-            record["image"] = {"name": file.stem, "size": list(shape)}
+            image = decode_whole(file, config.data.channels)
+            record["image"] = {
+                "name": file.stem,
+                "size": list(image.shape),
+                "sha256": digest_of(image),
+            }
             extra = ["--real", str(file)] if config.data.path else []
         precision = "float16, widened on loading" if options.half else "float32"
         values = without_paths(to_dict(config))

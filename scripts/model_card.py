@@ -194,8 +194,10 @@ def _code(kind: str, name: str, training: dict[str, Any]) -> str:
         module = {"SinDDM": "sinddm", "UNet": "unet"}[kind]
         return f"""\
 from deepprism_jax.models.{module} import {kind}
+from deepprism_jax.sampling import draw
 
-model = {kind}.from_pretrained("{name}")
+images = list(draw(pretrained="{name}", count=4))  # uint8 [H, W, 3] each
+network = {kind}.from_pretrained("{name}")  # what predicts
 # from the shell: python sample.py --pretrained {name}"""
     return f"""\
 from deepprism_jax.models import {kind}

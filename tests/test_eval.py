@@ -166,6 +166,7 @@ def test_the_averaged_parameters_are_what_is_measured(workdir, export, tmp_path)
     ("arguments", "message"),
     [
         (["{run}/nowhere"], "nowhere is no directory; give the work directory of"),
+        (["{run}/nowhere", "--samples", "2"], "nowhere is no directory; give the"),
         (["{run}/checkpoints"], "is no work directory: it has no config.json"),
         (["{export}"], "an export does not name its data; give --source"),
         (

@@ -12,9 +12,11 @@ from PIL import Image
 
 from deepprism_jax.layers.functional import values_of
 from deepprism_jax.models.sinddm import SinDDM
+from deepprism_jax.sampling import draw
 from deepprism_jax.sampling.runs import open_run
 from deepprism_jax.sampling.trained_on_one import load_model
 from deepprism_jax.training.config import Config
+from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sinddm.config import DiffusionConfig, SinDDMConfig
 from deepprism_jax.training.workdir import claim
 from deepprism_jax.weights.items import save_items
@@ -75,6 +77,13 @@ def test_a_model_of_a_run_draws_images_by_seed(written, tmp_path, capsys):
     assert record["options"]["scale_mul"] == [1.0, 2.0]
     assert record["seconds"] > 0
 
+    # And in Python, one after another.
+    options = {"image": "wood", "count": 2, "seed": 5, "scale_mul": (1.0, 2.0)}
+    images = draw(run=str(written / "run"), **options)
+    np.testing.assert_array_equal(np.stack([*images]), [first, second])
+    with pytest.raises(PreflightError, match="--count 0 must be at least 1"):
+        draw(run=written / "run", image="wood", count=0)
+
     # What is there is not drawn over.
     before = (out / "0005.png").read_bytes()
     assert main([*asked, "--count", "1", "--seed", "5"]) == 2
@@ -99,7 +108,7 @@ def test_the_model_is_that_of_its_image(written):
     [
         ([], "nothing to draw from; give the work directory of a run"),
         (["{run}"], "the run has 2 models: give --image, of lake, wood"),
-        (["{run}", "--image", "wod"], "is none of the run's: perhaps you meant wood"),
+        (["{run}", "--image", "wod"], "is none of the models: perhaps you meant wood"),
         (["{run}/nowhere"], "nowhere is no directory; give the work directory"),
         (["{run}/images"], "is no work directory: it has no config.json"),
         (["{run}/checkpoints/7"], "no complete checkpoint; choose one of those there"),

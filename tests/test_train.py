@@ -352,6 +352,13 @@ def test_a_dry_run_tells_all_and_does_nothing(photographs, tmp_path, capsys):
     assert not workdir.exists()
 
 
+def test_a_dry_run_says_a_problem_once(tmp_path, capsys):
+    (tmp_path / "no.png").write_text("no image")
+    argv = ["sinddm_deepprism", "--data.path", str(tmp_path / "no.png")]
+    assert train.main([*argv, "--train.batch-size", "4", "--dry-run"]) == 2
+    assert capsys.readouterr().err.count("no.png: not an image") == 1
+
+
 def test_a_dry_run_prints_the_table_where_data_and_weights_are_missing(capsys):
     config = CONFIGS["imagenet256_deepprism"].get_config()
     counts = count_layers(system_of(config).networks(config))

@@ -27,6 +27,8 @@ class Pretrained:
     step: int
     image: tuple[str, tuple[int, int, int]] | None = None
     """Of a model of one image: its name, and height, width and channels."""
+    digest: str = ""
+    """SHA-256 of the numbers of that image, as it was learnt."""
 
     @property
     def results(self) -> Path:
@@ -52,8 +54,9 @@ def open_pretrained(name: str) -> Pretrained:
             config = from_dict(record["config"], record["system"])
             image = record.get("image")
             known = (image["name"], tuple(image["size"])) if image else None
+            digest = image.get("sha256", "") if image else ""
             return Pretrained(
-                name, folder, record["system"], config, record["step"], known
+                name, folder, record["system"], config, record["step"], known, digest
             )
         except (KeyError, TypeError) as error:
             raise ValueError(

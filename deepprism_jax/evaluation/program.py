@@ -79,6 +79,11 @@ def main(options: Options) -> None:
             "nothing to evaluate; give the work directory of a run, an exported model, "
             "a folder of generated images, or --pretrained NAME"
         )
+    if options.subject and not options.subject.is_dir():
+        raise PreflightError(
+            f"{options.subject} is no directory; give the work directory of a run, an "
+            "exported model, or a folder of generated images"
+        )
     use_cores()
     if jax.process_count() > 1:
         raise PreflightError("eval.py runs in one process; start it on one machine")

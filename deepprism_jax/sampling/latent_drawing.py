@@ -23,13 +23,20 @@ from deepprism_jax.sampling.drawing import Advance, Drawing
 from deepprism_jax.sampling.latent_model import LatentModel, load_latent_model
 from deepprism_jax.sampling.latent_plan import LatentPlan, make_latent_plan
 from deepprism_jax.sampling.options import Options
-from deepprism_jax.sampling.pictures import Pixels, conversion, read_given, size_of
+from deepprism_jax.sampling.pictures import (
+    Pixels,
+    conversion,
+    free_of,
+    lines_of_mask,
+    read_given,
+    size_of,
+)
 from deepprism_jax.sampling.plan import by
 from deepprism_jax.sampling.runs import Run
 from deepprism_jax.sampling.single_image import per_device
 from deepprism_jax.training.ldm.drawing import Decoder, Drawer, Given
 from deepprism_jax.training.ldm.encoding import make_encode
-from deepprism_jax.training.preflight import PreflightError, plural, refusing
+from deepprism_jax.training.preflight import plural, refusing
 from deepprism_jax.training.sharding import make_mesh
 
 
@@ -163,7 +170,7 @@ def make_material(
     """Return what a plan begins with, of the images given.
 
     Raises:
-        PreflightError: the mask is black everywhere.
+        PreflightError: the mask has no white.
     """
     if "input" not in given:
         return Material()
@@ -171,12 +178,7 @@ def make_material(
     latent = encoded(image, model)
     if "mask" not in given:
         return Material(Given(latent), pictures={"input.png": image})
-    mask = resized(given["mask"], plan.size)
-    free = mask[..., 0] > 127
-    if not free.any():
-        raise PreflightError(
-            f"--mask {options.mask} is black everywhere: paint white what may change"
-        )
+    free = free_of(given["mask"], options.mask, plan.size)
     there = covered(free, model.can.autoencoder_factor)[..., None]
     written = np.where(free, np.uint8(255), np.uint8(0))[..., None]
     pictures = {"input.png": image, "mask.png": written}
@@ -225,6 +227,7 @@ def lines_of(
                 f"{options.input} is {by(size)} and becomes {by(plan.size)}; --size "
                 "makes it another"
             )
+        lines += lines_of_mask(options, given)
     return tuple(lines)
 
 

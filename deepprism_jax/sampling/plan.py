@@ -35,6 +35,10 @@ MOST_PIXELS = Image.MAX_IMAGE_PIXELS or 89_478_485
 """Of more, Pillow and what is built on it take an image for an attack."""
 
 
+MOST_TIMES = 10_000
+"""Of `--scale-mul`; images of more pixels than PNG readers take are refused anyway."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How to draw, in the terms of `diffusion.multiscale.sample_scales`."""
@@ -91,7 +95,7 @@ def make_plan(
         drawn = sizes_ending_in(sizes, _fitting(input_size, drawn[-1]))
     targets = targets_of(options)
     problems = [
-        *_extent(drawn, first, options),
+        *_extent(drawn, sizes, first, options),
         *_boxes([options.roi], "--roi", sizes[-1], "the training image"),
         *_boxes(targets, "--roi-to", drawn[-1], "drawn images"),
     ]
@@ -136,14 +140,19 @@ def _fitting(size: Size, model: Size) -> Size:
     Where that is the model's but for the rounding, it is the model's.
     """
     height, width = size_within(*size, math.prod(model))
+    if (height, width) == size:
+        return size
     near = max(abs(height - model[0]), abs(width - model[1])) <= 1
     return model if near else (height, width)
 
 
 def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:
     """What is wrong with numbers by themselves."""
-    if not all(0 < multiple < math.inf for multiple in options.scale_mul):
-        yield f"--scale-mul {_words(options.scale_mul)} must be two numbers above 0"
+    if not all(0 < multiple <= MOST_TIMES for multiple in options.scale_mul):
+        yield (
+            f"--scale-mul {_words(options.scale_mul)} must be two numbers above 0 and "
+            f"at most {MOST_TIMES:,}"
+        )
     if options.from_scale is not None and not 0 <= options.from_scale < scales:
         yield (
             f"--from-scale {options.from_scale} does not exist: the model has scales "
@@ -167,6 +176,11 @@ def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:
 
 def _combinations(options: Options, first: int, scales: int) -> Iterator[str]:
     """Options that need others, or exclude them."""
+    if options.times and options.input and first == scales - 1:
+        yield (
+            f"--times is of no effect where --input is redrawn at scale {first} alone, "
+            "which --strength is for: leave it out, or give a --from-scale below"
+        )
     if bool(options.roi) != bool(options.roi_to):
         have, lack = ("roi", "roi-to") if options.roi else ("roi-to", "roi")
         yield f"--{have} needs --{lack}: what of the training image goes where"
@@ -184,15 +198,21 @@ def _combinations(options: Options, first: int, scales: int) -> Iterator[str]:
         )
 
 
-def _extent(sizes: Sequence[Size], first: int, options: Options) -> Iterator[str]:
-    """Sizes that a model cannot draw or nobody can read."""
+def _extent(
+    sizes: Sequence[Size], own: Sequence[Size], first: int, options: Options
+) -> Iterator[str]:
+    """Sizes that a model cannot draw or nobody can read; its own it can."""
     size = sizes[first]
-    if min(size) < LEAST_SIDE:
-        what = "--input" if options.input else "--scale-mul"
-        value = "" if options.input else f" {_words(options.scale_mul)}"
+    least = min(LEAST_SIDE, *own[first])
+    if min(size) < least:
+        what, larger = "--input", "a larger one"
+        if not options.input:
+            what = f"--scale-mul {_words(options.scale_mul)}"
+            larger = "larger numbers"
+        higher = " or a higher --from-scale" if first < len(sizes) - 1 else ""
         yield (
-            f"{what}{value} makes scale {first} {by(size)}, and its sides must be at "
-            f"least {LEAST_SIDE}: choose a larger one or a higher --from-scale"
+            f"{what} makes scale {first} {by(size)}, and its sides must be at least "
+            f"{least}: choose {larger}{higher}"
         )
     if math.prod(sizes[-1]) > MOST_PIXELS:
         yield (

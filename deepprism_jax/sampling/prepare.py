@@ -17,6 +17,8 @@ from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.pictures import (
     Pixels,
     conversion,
+    free_of,
+    lines_of_mask,
     read_given,
     size_of,
     with_colours_of,
@@ -127,7 +129,7 @@ def make_material(
     """Return what a plan begins with, of the model's pyramid or the images given.
 
     Raises:
-        PreflightError: the mask is black everywhere.
+        PreflightError: the mask has no white.
     """
     if "input" in given:
         return _of_input(options, plan, model, given)
@@ -149,12 +151,8 @@ def _of_input(
         if options.match_histogram:
             image = with_colours_of(image, model.image)
         return Material(to_float(jnp.asarray(image)), pictures={"input.png": image})
-    mask = resized(given["mask"], plan.size)[..., 0] > 127
-    if not mask.any():
-        raise PreflightError(
-            f"--mask {options.mask} is black everywhere: paint white what may change"
-        )
-    share = feathered(mask)[..., None]
+    free = free_of(given["mask"], options.mask, plan.size)
+    share = feathered(free)[..., None]
     soft, start = jnp.asarray(share), to_float(jnp.asarray(image))
     return Material(
         start,
@@ -210,6 +208,12 @@ def lines_of(
                 f"{options.input} is {by(size)} and is shrunk to "
                 f"{by(plan.size)}; --scale-mul makes it larger"
             )
+        elif options.scale_mul != (1, 1):
+            lines.append(
+                f"{options.input} stays {by(size)}: it is shrunk where --scale-mul "
+                "allows fewer pixels, and never enlarged"
+            )
+        lines += lines_of_mask(options, given)
         if options.match_histogram and not options.mask:
             lines.append(
                 f"{options.input} gets the colours of the training image first; "

@@ -19,6 +19,7 @@ from deepprism_jax.sampling.asked import foreign
 from deepprism_jax.sampling.drawing import Advance, Drawing
 from deepprism_jax.sampling.latent_drawing import prepare_latent
 from deepprism_jax.sampling.options import Options
+from deepprism_jax.sampling.pictures import Pixels
 from deepprism_jax.sampling.prepare import prepare
 from deepprism_jax.sampling.runs import Run, of_package, open_run
 from deepprism_jax.training.allocator import keep_memory
@@ -44,23 +45,7 @@ def main(options: Options) -> None:
     if jax.process_count() > 1:
         raise PreflightError("sample.py runs in one process; start it on one machine")
     keep_memory()
-    if options.run and options.pretrained:
-        raise PreflightError("give WORKDIR or --pretrained, not both")
-    with refusing():
-        if options.run:
-            run = open_run(options.run, PREPARE)
-        elif options.pretrained:
-            run = of_package(options.pretrained, PREPARE)
-        else:
-            raise PreflightError(
-                "nothing to draw from; give the work directory of a run, for example "
-                "runs/sinddm_deepprism, or --pretrained NAME"
-            )
-        if options.output:
-            folder.check_folder(options.output)
-    if problems := tuple(foreign(options, run.kind)):
-        raise PreflightError(*problems)
-    drawing = PREPARE[run.kind](options, run)
+    run, drawing = prepared(options)
     with refusing():
         if options.output:
             where = options.output
@@ -78,6 +63,50 @@ def main(options: Options) -> None:
             where.rmdir()
     images = plural(drawing.count, "image")
     console.print(f"wrote {drawing.count} {images} to {where}", soft_wrap=True)
+
+
+def prepared(options: Options) -> tuple[Run, Drawing]:
+    """Open what is to be drawn from, and check what is asked of it.
+
+    Raises:
+        PreflightError: it is refused, before any work.
+    """
+    if options.run and options.pretrained:
+        raise PreflightError("give WORKDIR or --pretrained, not both")
+    with refusing():
+        if options.run:
+            run = open_run(options.run, PREPARE)
+        elif options.pretrained:
+            run = of_package(options.pretrained, PREPARE)
+        else:
+            raise PreflightError(
+                "nothing to draw from; give the work directory of a run, for example "
+                "runs/sinddm_deepprism, or --pretrained NAME"
+            )
+        if options.output:
+            folder.check_folder(options.output)
+    if problems := tuple(foreign(options, run.kind)):
+        raise PreflightError(*problems)
+    return run, PREPARE[run.kind](options, run)
+
+
+def draw(**options: Any) -> Iterator[Pixels]:
+    """Draw what `sample.py` would write, one image after another.
+
+    Args:
+        **options: those of `sample.py`, as `Options` names them: `run` or `pretrained`,
+            `count`, `seed`, `scale_mul`, ... What is about files is of no effect.
+
+    Returns:
+        images, uint8 [h, w, c], in the order of their seeds.
+
+    Raises:
+        PreflightError: it is refused, before any work; its text names the options.
+    """
+    for name in {"run", "input", "mask"} & options.keys():
+        options[name] = Path(options[name])
+    _, drawing = prepared(Options(**options))
+    return drawing.images(lambda done: None)
 
 
 def write(drawing: Drawing, where: Path, options: Options, run: Run) -> None:

@@ -27,7 +27,7 @@ def load_model(run: Run, image: str) -> Model:
             damaged.
     """
     if run.pretrained:
-        return _of_package(run.pretrained)
+        return _of_package(run.pretrained, image)
     files = {path.stem: path for path in sorted((run.workdir / IMAGES).glob("*.png"))}
     name = choose(image, list(files))
     where = checkpoint_of(run)
@@ -38,10 +38,11 @@ def load_model(run: Run, image: str) -> Model:
     return Model(name, int(where.name), network, pixels, pyramid, process, target)
 
 
-def _of_package(found: Pretrained) -> Model:
+def _of_package(found: Pretrained, image: str) -> Model:
     """Load a model of the package; only some come with their training image."""
     assert found.image is not None
     name, size = found.image
+    choose(image, [name])
     if found.config.data.path:
         pixels, has_image = np.zeros(size, np.uint8), False
     else:
@@ -80,5 +81,5 @@ def choose(image: str, names: list[str]) -> str:
     if image not in names:
         near = difflib.get_close_matches(image, names, n=1)
         hint = f"perhaps you meant {near[0]}" if near else f"it has {some}"
-        raise FileNotFoundError(f"--image {image} is none of the run's: {hint}")
+        raise FileNotFoundError(f"--image {image} is none of the models: {hint}")
     return image

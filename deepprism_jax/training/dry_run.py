@@ -62,4 +62,4 @@ def dry_run(
     except PreflightError as error:
         problems += error.problems
     if problems:
-        raise PreflightError(*problems)
+        raise PreflightError(*dict.fromkeys(problems))  # two may meet the same one

@@ -75,6 +75,13 @@ def folder(tmp_path):
     return tmp_path
 
 
+def test_what_went_in_is_no_sample_of_a_drawing_that_broke_off(folder):
+    (folder / "drawn" / "samples.json").unlink()
+    (folder / "drawn" / "grid.png").unlink()
+    Image.fromarray(REAL).save(folder / "drawn" / "input.png")
+    assert measure(folder)["provenance"]["images"] == 5
+
+
 def measure(folder, **options):
     given = {"subject": folder / "drawn", "real": folder / "leaves.png", **options}
     evaluate_samples(Options(**given), CONSOLE, lambda batches, *words: batches)
@@ -101,6 +108,7 @@ def test_samples_are_measured_beside_their_image(folder):
         "sifid_inception, sifid_inception_64: the weights of inception are not here; "
         "python -m deepprism_jax.weights get inception"
     )
+    assert "leaves.png is 36x44 and the samples are 40x36" in facts["notes"][-1]
     assert (
         "SIFID (squeeze): Tiny, shades, 3 features at every position"
         in (facts["notes"][0])

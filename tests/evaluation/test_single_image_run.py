@@ -15,16 +15,23 @@ from deepprism_jax.diffusion.multiscale import multi_scale
 from deepprism_jax.diffusion.pyramid import make_pyramid
 from deepprism_jax.diffusion.schedules import cosine
 from deepprism_jax.evaluation.options import Options
+from deepprism_jax.evaluation.pretrained import Pretrained
 from deepprism_jax.evaluation.setup import FailedError
 from deepprism_jax.evaluation.single_image import run as of_runs
 from deepprism_jax.evaluation.single_image.drawing import Drawer
 from deepprism_jax.evaluation.single_image.run import evaluate_run
-from deepprism_jax.evaluation.single_image.trained import Trained, TrainedRun, open_run
+from deepprism_jax.evaluation.single_image.trained import (
+    Trained,
+    TrainedRun,
+    digest_of,
+    of_package,
+    open_run,
+)
 from deepprism_jax.layers.functional import Functional, values_of
 from deepprism_jax.models.sinddm import SinDDM
 from deepprism_jax.training.preflight import PreflightError
 from deepprism_jax.training.sharding import make_mesh
-from deepprism_jax.training.sinddm.config import SinDDMConfig
+from deepprism_jax.training.sinddm.config import PictureConfig, SinDDMConfig
 from deepprism_jax.training.workdir import claim
 from deepprism_jax.weights.items import save_items
 
@@ -145,6 +152,7 @@ def test_models_that_draw_no_numbers_are_told_and_the_others_stand(tmp_path):
         ({"samples": 0}, "--samples 0 must be at least 1"),
         ({"seed": -1}, "--seed -1 must be at least 0"),
         ({"seed": 2**31 - 3}, "--seed 2147483645 must stay below"),
+        ({"samples": 1}, "--metrics pixel_diversity is of how samples differ, and"),
         ({"source": "cifar10"}, "--source is of no effect on a run of models of one"),
     ],
 )
@@ -172,6 +180,25 @@ def test_what_is_no_run_of_single_images_is_left_to_others_or_refused(tmp_path):
     (tmp_path / "export" / "model.safetensors").touch()
     with pytest.raises(PreflightError, match="does not hold that image: give the work"):
         open_run(tmp_path / "export")
+
+
+def test_an_image_that_a_model_of_the_package_has_not_learnt_is_told(tmp_path):
+    image = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(image).save(tmp_path / "image.png")
+    Image.fromarray(image[::-1]).save(tmp_path / "other.png")
+    config = SinDDMConfig(data=PictureConfig(path="image.png"))
+    known = ("image", image.shape)
+    model = Pretrained("m", tmp_path, "sinddm", config, 1, known, digest_of(image))
+    assert of_package(model, tmp_path / "image.png").notes == ()
+    (note,) = of_package(model, tmp_path / "other.png").notes
+    assert "other.png: its pixels are not those that m has learnt" in note
+    for real, message in (
+        (tmp_path, "is a folder: give the image image"),
+        (tmp_path / "no.png", "is not there: give the image image"),
+        (None, "give image as --real IMAGE"),
+    ):
+        with pytest.raises(PreflightError, match=message):
+            of_package(model, real)
 
 
 def test_a_run_of_several_models_gives_each_its_own(tmp_path):

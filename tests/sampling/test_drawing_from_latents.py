@@ -63,7 +63,7 @@ def test_what_the_mask_leaves_stays_to_the_last_bit(model, given):
     assert (images[:, ~free] == image[~free]).all()
     assert (images[:, free] > 155).all()
     assert drawing.facts["mode"] == "inpaint"
-    with pytest.raises(PreflightError, match="is black everywhere: paint white"):
+    with pytest.raises(PreflightError, match="has no white, its brightest pixel is 0"):
         make_latent_drawing(
             Options(input=given / "i.png", mask=given / "black.png"), model
         )

@@ -31,6 +31,13 @@ def test_height_and_width_are_multiplied_at_every_scale():
     assert found.size == (93, 496)
 
 
+def test_a_model_can_draw_its_own_sizes_however_small():
+    sizes = ((12, 16), (30, 40))
+    assert make_plan(Options(), sizes, 100).sizes == sizes
+    with pytest.raises(PreflightError, match=r"0 11x14, .* at least 12"):
+        make_plan(Options(scale_mul=(0.9, 0.9)), sizes, 100)
+
+
 def test_from_a_scale_the_training_image_is_varied():
     assert (plan(from_scale=2).mode, plan(from_scale=2).first_scale) == ("variation", 2)
     assert plan(from_scale=0).mode == "random"
@@ -77,6 +84,7 @@ def test_targets_are_as_large_as_the_region_unless_said():
         ({"scale_mul": (0.0, 1.0)}, "--scale-mul 0 1 must be two numbers above 0"),
         ({"scale_mul": (1.0, float("nan"))}, "--scale-mul 1 nan must be"),
         ({"scale_mul": (0.3, 1.0)}, "--scale-mul 0.3 1 makes scale 0 14x64, and its"),
+        ({"scale_mul": (1e300, 1.0)}, "above 0 and at most 10,000"),
         ({"scale_mul": (100.0, 100.0)}, "makes images of 18600x24800, and 89,478,485"),
         (
             {"from_scale": 5},
@@ -86,10 +94,14 @@ def test_targets_are_as_large_as_the_region_unless_said():
         ({"omega": 1.5}, "--omega 1.5 must lie in 0 ... 1"),
         ({"times": (5,)}, "--times 5 must be 4 numbers, one for every scale above"),
         ({"times": (5, 5, 5, 101)}, "--times 5 5 5 101 must lie in 0 ... 100"),
+        (
+            {"times": (5, 5, 5, 5), "input": INPUT, "input_size": (90, 90)},
+            "--times is of no effect where --input is redrawn at scale 4 alone",
+        ),
         ({"mask": MASK}, "--mask is for an image of yours: give --input too"),
         ({"strength": 0.5}, "--strength is for an image of yours: give --input too"),
         ({"input": INPUT, "strength": 0.0}, "--strength 0.0 must lie above 0"),
-        ({"input": INPUT, "input_size": (16, 900)}, "--input makes scale 4 16x900"),
+        ({"input": INPUT, "input_size": (16, 900)}, "least 17: choose a larger one"),
         (
             {
                 "input": INPUT,

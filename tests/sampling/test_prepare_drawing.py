@@ -1,5 +1,6 @@
 """What each mode makes of the images that it is given, drawn by a made-up model."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ from made_up_model import Smooth, make_model
 from PIL import Image
 
 from deepprism_jax.sampling.options import Options
+from deepprism_jax.sampling.pictures import conversion
 from deepprism_jax.sampling.prepare import make_drawing
 from deepprism_jax.training.preflight import PreflightError
 
@@ -52,6 +54,67 @@ def test_what_is_outside_of_the_mask_stays_to_the_last_bit(model, photo, tmp_pat
     assert soft.shape == (50, 56, 1)
     assert (soft[:3, :3] > 200).all()
     assert soft[reach:].max() == 0
+
+
+def test_nothing_that_fits_is_resampled(model, photo, tmp_path):
+    """Of a size that is nearly the model's, too."""
+    given = np.asarray(Image.open(photo))[:49]
+    Image.fromarray(given).save(tmp_path / "near.png")
+    options = Options(count=1, input=tmp_path / "near.png", scale_mul=(2.0, 2.0))
+    drawing = make_drawing(replace(options, match_histogram=False), model)
+    np.testing.assert_array_equal(drawing.pictures["input.png"], given)
+    assert "near.png stays 49x56: it is shrunk where" in drawing.lines[1]
+
+
+def test_what_is_transparent_in_a_mask_is_black(model, photo, tmp_path):
+    """As programs that paint on layers write it."""
+    mask = np.zeros((50, 56, 4), np.uint8)
+    mask[:3, :3] = 255
+    mask[30:, :, :3] = 255
+    Image.fromarray(mask).save(tmp_path / "layer.png")
+    options = Options(count=1, input=photo, mask=tmp_path / "layer.png")
+    soft = make_drawing(options, model).pictures["mask.png"]
+    assert (soft[:3, :3] > 200).all()
+    assert soft[30:].max() == 0
+
+
+def test_a_mask_that_keeps_nothing_is_told_and_one_that_vanishes_refused(
+    model, photo, tmp_path
+):
+    Image.new("L", (56, 50), 255).save(tmp_path / "white.png")
+    options = Options(count=1, input=photo, mask=tmp_path / "white.png")
+    assert (
+        "white.png is white everywhere: all of" in make_drawing(options, model).lines[1]
+    )
+    large, spot = Image.new("RGB", (1120, 1000)), np.zeros((1000, 1120), np.uint8)
+    large.save(tmp_path / "large.png")
+    spot[:2, :2] = 255
+    Image.fromarray(spot).save(tmp_path / "spot.png")
+    options = Options(input=tmp_path / "large.png", mask=tmp_path / "spot.png")
+    with pytest.raises(PreflightError, match="at 50x56 nothing is left of it: paint"):
+        make_drawing(options, model)
+
+
+@pytest.mark.parametrize(
+    ("mode", "said"),
+    [
+        ("RGB", ""),
+        ("RGBA", ""),
+        ("LA", "it is gray and gets three equal channels"),
+        ("I;16", "its numbers are rounded to 8 bits, it is gray and gets three equal"),
+    ],
+)
+def test_what_becomes_of_an_image_is_told(tmp_path, mode, said):
+    opaque = Image.new(mode, (4, 4)) if "A" not in mode else Image.new("L", (4, 4))
+    opaque.convert(mode).save(tmp_path / "image.png")
+    assert conversion(tmp_path / "image.png", 3).startswith(said)
+    assert bool(conversion(tmp_path / "image.png", 3)) == bool(said)
+
+
+def test_of_a_moving_image_the_first_is_said_to_be_taken(tmp_path):
+    frames = [Image.new("RGB", (4, 4), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    assert "of several frames the first is taken" in conversion(tmp_path / "a.gif", 3)
 
 
 def test_the_less_strength_the_more_is_left_of_an_input(model, photo):
@@ -116,11 +179,14 @@ def test_times_are_those_asked_for(model):
 
 def test_what_is_no_image_and_an_empty_mask_are_refused(model, photo, tmp_path):
     (tmp_path / "no.png").write_text("no image")
-    Image.new("L", (56, 50)).save(tmp_path / "black.png")
+    Image.new("L", (56, 50), 1).save(tmp_path / "black.png")
     for options, message in (
         (Options(input=tmp_path / "no.png"), "no.png: not an image"),
         (Options(input=Path("nowhere.png")), "nowhere.png: "),
-        (Options(input=photo, mask=tmp_path / "black.png"), "is black everywhere"),
+        (
+            Options(input=photo, mask=tmp_path / "black.png"),
+            "brightest pixel is 1 of 255",
+        ),
         (Options(input=photo, mask=tmp_path / "no.png"), "no.png: not an image"),
     ):
         with pytest.raises(PreflightError) as caught:

@@ -29,6 +29,9 @@ PICTURE = "eval.png"
 PIXELS_AT_ONCE = 2**18
 """Of the samples that are measured together, unless one alone has more."""
 
+WENT_IN = ("input.png", "mask.png", "regions.png")
+"""What `sample.py` writes before any sample."""
+
 OF_SAMPLES = ("subject", "metrics", "batch_size", "limit", "output")
 """Options that samples of one image have, too."""
 
@@ -73,6 +76,12 @@ def evaluate_samples(
         if not scores:
             raise ValueError("; ".join(measured.notes()) or "no sample could be read")
     notes = measured.notes()
+    if found.image_size != image.shape[:2]:
+        real, drawn = (f"{h}x{w}" for h, w in (image.shape[:2], found.image_size))
+        notes.append(
+            f"{given} is {real} and the samples are {drawn}: features of patches "
+            "compare at one scale; what a run has learnt is its images/NAME.png"
+        )
     if measured.count < batches.images:
         notes.append(unread(batches.images - measured.count, batches.images))
     rows = [Row(given.stem, scores, None, None)]
@@ -109,13 +118,16 @@ def facts_of(suite: Suite, notes: Iterable[str]) -> dict[str, Any]:
 def open_drawn(path: Path) -> FolderSource:
     """Open a folder of samples, all of one size.
 
-    In a folder that `sample.py` has written, the images that are named by their seeds:
-    the grid of all, and what went in, are none of them.
+    In a folder that `sample.py` has written, to its end or not, the images that are
+    named by their seeds: the grid of all, and what went in, are none of them.
 
     Raises:
         ValueError: they differ in size.
     """
-    if (path / "samples.json").is_file():
+    drawn = (path / "samples.json").is_file() or any(
+        (path / name).is_file() for name in WENT_IN
+    )
+    if drawn and any(file.stem.isdecimal() for file in path.glob("*.png")):
         return open_samples(path, None, only=lambda file: file.stem.isdecimal())
     return open_samples(path, None)
 

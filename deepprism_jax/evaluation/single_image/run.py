@@ -21,12 +21,16 @@ from deepprism_jax.evaluation.single_image.report import (
     save_picture,
     with_mean,
 )
-from deepprism_jax.evaluation.single_image.suite import Suite, make_suite
+from deepprism_jax.evaluation.single_image.suite import (
+    SIFID_METRICS,
+    Suite,
+    make_suite,
+)
 from deepprism_jax.evaluation.single_image.trained import Trained, TrainedRun
 from deepprism_jax.evaluation.table4 import WITHOUT_TIME, Row
 from deepprism_jax.layers.functional import Functional
 from deepprism_jax.metrics.state import Score
-from deepprism_jax.training.preflight import refusing
+from deepprism_jax.training.preflight import PreflightError, refusing
 from deepprism_jax.training.sharding import make_mesh
 
 SAMPLES = 16
@@ -59,7 +63,7 @@ def evaluate_run(
     total, without = count_without_time(Functional(model.network).shapes)
     counted = {WITHOUT_TIME: Score(float(without), None, 0, "")}
     rows: list[Row] = []
-    notes: list[str] = []
+    notes = list(run.notes)
     shown: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     with failing():
         for name in progress(run.images, "models", len(run.images)):
@@ -116,6 +120,12 @@ def _check(options: Options) -> int:
     refuse_all_but(options, OF_RUNS, "a run of models of one image")
     count = SAMPLES if options.samples is None else options.samples
     check_seeds(options, count)
+    alone = [name for name in options.metrics if name not in SIFID_METRICS]
+    if count == 1 and alone:
+        raise PreflightError(
+            f"--metrics {alone[0]} is of how samples differ, and --samples is 1: ask "
+            "for 2 or more"
+        )
     return count
 
 

@@ -1,5 +1,6 @@
 """The models of a run of single-image diffusion, each with the image it learnt."""
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +43,8 @@ class TrainedRun:
     """Training step of the checkpoint."""
     images: dict[str, UInt8[np.ndarray, "_ _ _"]] = field(repr=False)
     """The training images by name."""
+    notes: tuple[str, ...] = ()
+    """What a reader of figures must know."""
 
     def load(self, name: str) -> Trained:
         """Return the model of a training image.
@@ -86,7 +89,7 @@ def of_package(model: Pretrained, real: Path | None) -> TrainedRun:
             was trained on the photograph that is there anyway.
 
     Raises:
-        PreflightError: the image is not given, or is another.
+        PreflightError: the image is not given, or is of another size.
     """
     assert model.image is not None
     name, (height, width, _) = model.image
@@ -96,6 +99,9 @@ def of_package(model: Pretrained, real: Path | None) -> TrainedRun:
             f"{model.name} is to be measured beside its training image, which does not "
             f"come with the package: give {name} as --real IMAGE"
         )
+    if real is not None and not real.is_file():
+        what = "a folder" if real.is_dir() else "not there"
+        raise PreflightError(f"--real {real} is {what}: give the image {name}")
     with refusing():
         (image,) = read_pictures(replace(data, path=str(real or ""))).values()
     if image.shape[:2] != (height, width):
@@ -104,7 +110,19 @@ def of_package(model: Pretrained, real: Path | None) -> TrainedRun:
             f"--real {real} becomes {given} px, and {model.name} has learnt an image "
             f"of {height}x{width}: give {name}"
         )
-    return _with(model.as_run, {name: image})
+    found = _with(model.as_run, {name: image})
+    if model.digest in ("", digest_of(image)):
+        return found
+    told = (
+        f"{real or name}: its pixels are not those that {model.name} has learnt: it is "
+        "another image, or was shrunk by another program"
+    )
+    return replace(found, notes=(told,))
+
+
+def digest_of(image: UInt8[np.ndarray, "_ _ _"]) -> str:
+    """Return the SHA-256 of an image's numbers."""
+    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).hexdigest()
 
 
 def _with(run: FoundRun, images: dict[str, np.ndarray]) -> TrainedRun:
