@@ -2,10 +2,10 @@
 
     python train.py sinddm_deepprism --data.path IMAGE
 
-Hardware and time: one shared core of a two-core CPU machine with the C++ kernels
-(ops/native), 160 px (`--data.longest 160`): 0.07 to 0.1 s a step; at 250 px about
-twice as long. Figures: `eval/loss` 0.08 (balloons) to 0.12 (starry_night) after 6,000
-to 9,500 steps, 10 to 19 minutes; samples in docs/results.md.
+Hardware and time: one core of a two-core CPU machine with the C++ kernels
+(ops/native), 160 px (`--data.longest 160`): 11 to 12 minutes; at 250 px a step
+takes about twice as long. Figures: `eval/loss` 0.076 (balloons) to 0.121
+(starry_night); samples in docs/results.md.
 
 Deviations from the SinDDM program, for so short a run: docs/sinddm.md.
 """
@@ -18,6 +18,7 @@ def get_config() -> SinDDMConfig:
     """Width 160 throughout."""
     return SinDDMConfig(
         optimizer=OptimizerConfig(
+            name="soap",
             learning_rate=5e-3,
             b2=0.99,
             warmup_steps=20,
@@ -25,7 +26,7 @@ def get_config() -> SinDDMConfig:
             final_ratio=0.02,
         ),
         train=TrainConfig(
-            steps=10_000,
+            steps=8_000,
             batch_size=1,
             ema_decay=0.995,
             log_every=100,

@@ -19,5 +19,5 @@ def get_config() -> SinDDMConfig:
     return replace(
         config,
         model=replace(config.model, conv="dense", half_ends=True),
-        optimizer=replace(config.optimizer, learning_rate=1e-3, b2=0.999),
+        optimizer=replace(config.optimizer, name="adam", learning_rate=1e-3, b2=0.999),
     )

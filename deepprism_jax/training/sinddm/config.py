@@ -58,7 +58,7 @@ class DiffusionConfig:
     """Step between the sizes of two scales, about; adjusted to end at the image."""
     coarsest: int = 0
     """Shorter side of the coarsest scale; 0 chooses 42 to 55 by the image's shape."""
-    favour_small: float = 0.5
+    favour_small: float = 1.5
     """Draw scales with their pixels to minus this power; 0 draws all alike."""
     target: Literal["eps", "v", "x0"] = "v"
     """What is predicted: the noise, v = alpha eps - sigma x0, or the image."""
