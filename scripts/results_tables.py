@@ -85,8 +85,9 @@ def _heading(name: str, rows: Sequence[Row]) -> str:
 
 
 def _words(name: str) -> str:
-    """Return `learning rate` of `optimizer.learning_rate`."""
-    return name.rpartition(".")[2].replace("_", " ")
+    """Return `learning rate` of `optimizer.learning_rate`, group where it is a name."""
+    group, _, field = name.rpartition(".")
+    return group if field == "name" else field.replace("_", " ")
 
 
 def _cell(row: Row, name: str, leading: str) -> str:
