@@ -79,11 +79,6 @@ def main(options: Options) -> None:
             "nothing to evaluate; give the work directory of a run, an exported model, "
             "a folder of generated images, or --pretrained NAME"
         )
-    if options.subject and not options.subject.is_dir():
-        raise PreflightError(
-            f"{options.subject} is no directory; give the work directory of a run, an "
-            "exported model, or a folder of generated images"
-        )
     use_cores()
     if jax.process_count() > 1:
         raise PreflightError("eval.py runs in one process; start it on one machine")
@@ -101,8 +96,9 @@ def main(options: Options) -> None:
     elif found := latent.open_run(options.subject):
         evaluate_latents(found, options, console, progress)
     else:
+        trained = load_trained(options.subject)
         refuse(options, OF_DRAWING, "an autoencoder")
-        evaluate_model(load_trained(options.subject), options, console, progress)
+        evaluate_model(trained, options, console, progress)
 
 
 def evaluate_pretrained(options: Options, console: Console, progress: Progress) -> None:
