@@ -82,6 +82,13 @@ def test_what_went_in_is_no_sample_of_a_drawing_that_broke_off(folder):
     assert measure(folder)["provenance"]["images"] == 5
 
 
+def test_the_grid_of_a_drawing_is_no_sample_where_no_other_is_left(folder):
+    for image in (folder / "drawn").glob("0*.png"):
+        image.unlink()
+    with pytest.raises(PreflightError, match="drawn"):
+        measure(folder)
+
+
 def measure(folder, **options):
     given = {"subject": folder / "drawn", "real": folder / "leaves.png", **options}
     evaluate_samples(Options(**given), CONSOLE, lambda batches, *words: batches)

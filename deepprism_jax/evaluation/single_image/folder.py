@@ -29,7 +29,7 @@ PICTURE = "eval.png"
 PIXELS_AT_ONCE = 2**18
 """Of the samples that are measured together, unless one alone has more."""
 
-WENT_IN = ("input.png", "mask.png", "regions.png")
+WENT_IN = {"input.png", "mask.png", "regions.png"}
 """What `sample.py` writes before any sample."""
 
 OF_SAMPLES = ("subject", "metrics", "batch_size", "limit", "output")
@@ -124,12 +124,17 @@ def open_drawn(path: Path) -> FolderSource:
     Raises:
         ValueError: they differ in size.
     """
-    drawn = (path / "samples.json").is_file() or any(
-        (path / name).is_file() for name in WENT_IN
-    )
-    if drawn and any(file.stem.isdecimal() for file in path.glob("*.png")):
-        return open_samples(path, None, only=lambda file: file.stem.isdecimal())
+    there = list(path.glob("*"))
+    names = {file.name for file in there}
+    broken_off = bool(names & WENT_IN) and any(map(_is_numbered, there))
+    if "samples.json" in names or broken_off:
+        return open_samples(path, None, only=_is_numbered)
     return open_samples(path, None)
+
+
+def _is_numbered(file: Path) -> bool:
+    """Whether an image is named by its seed."""
+    return file.stem.isdecimal()
 
 
 def at_once(size: tuple[int, int], count: int) -> int:
