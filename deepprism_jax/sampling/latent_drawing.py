@@ -25,9 +25,8 @@ from deepprism_jax.sampling.latent_plan import LatentPlan, make_latent_plan
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.pictures import (
     Pixels,
-    conversion,
     free_of,
-    lines_of_mask,
+    lines_of_given,
     read_given,
     size_of,
 )
@@ -219,15 +218,13 @@ def lines_of(
         turns = " in turn" if len(names) > 1 else ""
         lines.append(f"{plural(len(names), 'class')}{turns}: {some}")
     if options.input:
-        size = size_of(given["input"])
-        if said := conversion(options.input, model.channels):
-            lines.append(f"{options.input}: {said}")
-        if size is not None and size != plan.size:
-            lines.append(
+        size, fitted = given["input"].shape[:2], ""
+        if size != plan.size:
+            fitted = (
                 f"{options.input} is {by(size)} and becomes {by(plan.size)}; --size "
                 "makes it another"
             )
-        lines += lines_of_mask(options, given)
+        lines += lines_of_given(options, given, model.channels, fitted)
     return tuple(lines)
 
 

@@ -1,5 +1,6 @@
 """Images that the user gives: read, made to fit, coloured as the training image."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -66,11 +67,24 @@ def free_of(mask: Pixels, path: Path | None, size: Size) -> Bool[np.ndarray, "_ 
     return free
 
 
-def lines_of_mask(options: Options, given: dict[str, Pixels]) -> tuple[str, ...]:
-    """Say where a mask is probably not what was meant."""
-    if "mask" not in given or given["mask"].min() <= WHITE_ABOVE:
-        return ()
-    return (f"{options.mask} is white everywhere: all of {options.input} may change",)
+def lines_of_given(
+    options: Options, given: dict[str, Pixels], channels: int, fitted: str
+) -> Iterator[str]:
+    """Say what becomes of `--input` and `--mask`, where it is not what they were.
+
+    Args:
+        options: of the command line.
+        given: what they name.
+        channels: of the model's images.
+        fitted: what became of the size; "" for nothing.
+    """
+    assert options.input is not None
+    if said := conversion(options.input, channels):
+        yield f"{options.input}: {said}"
+    if fitted:
+        yield fitted
+    if "mask" in given and given["mask"].min() > WHITE_ABOVE:
+        yield f"{options.mask} is white everywhere: all of {options.input} may change"
 
 
 def size_of(image: Pixels | None) -> Size | None:

@@ -139,11 +139,9 @@ def _fitting(size: Size, model: Size) -> Size:
 
     Where that is the model's but for the rounding, it is the model's.
     """
-    height, width = size_within(*size, math.prod(model))
-    if (height, width) == size:
-        return size
-    near = max(abs(height - model[0]), abs(width - model[1])) <= 1
-    return model if near else (height, width)
+    fitted = size_within(*size, math.prod(model))
+    near = max(abs(fitted[0] - model[0]), abs(fitted[1] - model[1])) <= 1
+    return model if near and fitted != size else fitted
 
 
 def _numbers(options: Options, scales: int, times: int) -> Iterator[str]:

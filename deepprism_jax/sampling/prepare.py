@@ -16,9 +16,8 @@ from deepprism_jax.sampling.drawing import Advance, Drawing
 from deepprism_jax.sampling.options import Options
 from deepprism_jax.sampling.pictures import (
     Pixels,
-    conversion,
     free_of,
-    lines_of_mask,
+    lines_of_given,
     read_given,
     size_of,
     with_colours_of,
@@ -200,20 +199,18 @@ def lines_of(
         f"{scales}, {begin}"
     ]
     if options.input:
-        size = given["input"].shape[:2]
-        if said := conversion(options.input, model.image.shape[-1]):
-            lines.append(f"{options.input}: {said}")
+        size, fitted = given["input"].shape[:2], ""
         if size != plan.size:
-            lines.append(
+            fitted = (
                 f"{options.input} is {by(size)} and is shrunk to "
                 f"{by(plan.size)}; --scale-mul makes it larger"
             )
         elif options.scale_mul != (1, 1):
-            lines.append(
+            fitted = (
                 f"{options.input} stays {by(size)}: it is shrunk where --scale-mul "
                 "allows fewer pixels, and never enlarged"
             )
-        lines += lines_of_mask(options, given)
+        lines += lines_of_given(options, given, model.image.shape[-1], fitted)
         if options.match_histogram and not options.mask:
             lines.append(
                 f"{options.input} gets the colours of the training image first; "

@@ -120,11 +120,11 @@ def _check(options: Options) -> int:
     refuse_all_but(options, OF_RUNS, "a run of models of one image")
     count = SAMPLES if options.samples is None else options.samples
     check_seeds(options, count)
-    alone = [name for name in options.metrics if name not in SIFID_METRICS]
-    if count == 1 and alone:
+    diversities = [name for name in options.metrics if name not in SIFID_METRICS]
+    if count == 1 and diversities:
         raise PreflightError(
-            f"--metrics {alone[0]} is of how samples differ, and --samples is 1: ask "
-            "for 2 or more"
+            f"--metrics {diversities[0]} is of how samples differ, and --samples is 1: "
+            "ask for 2 or more"
         )
     return count
 

@@ -1,6 +1,6 @@
 """Denoisers of single images as a training step on a mesh: one model, or many."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,8 @@ from deepprism_jax.training.sinddm.process import make_process
 from deepprism_jax.training.state import TrainState
 from deepprism_jax.training.trainer import Player, Trainer
 from deepprism_jax.weights.pretrained import MODELS, describe
+
+_BY_MODEL = PartitionSpec(MODELS_AXIS)
 
 
 class SinDDMTrainer(Trainer):
@@ -172,15 +174,8 @@ class SinDDMTrainer(Trainer):
 
     def _average(self, ema: Any, params: Any, step: jax.Array) -> Any:
         """Each device averages its own models, as one vector of them all."""
-        by_model = PartitionSpec(MODELS_AXIS)
-        average = jax.shard_map(
-            super()._average,
-            mesh=self.mesh,
-            in_specs=(by_model, by_model, PartitionSpec()),
-            out_specs=by_model,
-            check_vma=False,
-        )
-        return average(ema, params, step)
+        specs = _BY_MODEL, _BY_MODEL, PartitionSpec()
+        return _on_their_device(super()._average, self.mesh, specs)(ema, params, step)
 
     def _program(self, scale: int) -> Any:
         """The step of one scale, compiled when it is first taken."""
@@ -201,7 +196,7 @@ class SinDDMTrainer(Trainer):
 
     @property
     def _models_sharding(self) -> NamedSharding:
-        return NamedSharding(self.mesh, PartitionSpec(MODELS_AXIS))
+        return NamedSharding(self.mesh, _BY_MODEL)
 
 
 @jax.jit
@@ -224,6 +219,15 @@ def make_denoiser(config: SinDDMConfig, rngs: nnx.Rngs) -> SinDDM:
         )
 
 
+def _on_their_device(
+    function: Callable[..., Any], mesh: Mesh, in_specs: Any
+) -> Callable[..., Any]:
+    """Let each device call a function of models with its own of them."""
+    return jax.shard_map(
+        function, mesh=mesh, in_specs=in_specs, out_specs=_BY_MODEL, check_vma=False
+    )
+
+
 def _of_many(
     one: optax.GradientTransformation, mesh: Mesh, *, vectorize: bool
 ) -> optax.GradientTransformation:
@@ -234,14 +238,7 @@ def _of_many(
     """
 
     def update(updates: Any, state: Any, params: Any = None) -> Any:
-        by_model = PartitionSpec(MODELS_AXIS)
-        move = jax.shard_map(
-            over_models(one.update, vectorize=vectorize),
-            mesh=mesh,
-            in_specs=by_model,
-            out_specs=by_model,
-            check_vma=False,
-        )
-        return move(updates, state, params)
+        move = over_models(one.update, vectorize=vectorize)
+        return _on_their_device(move, mesh, _BY_MODEL)(updates, state, params)
 
     return optax.GradientTransformation(over_models(one.init, vectorize=True), update)
