@@ -44,7 +44,7 @@ def check(config: LDMConfig, *, devices: int, processes: int = 1) -> None:
         *_noise(config.diffusion),
         *_sizes(config),
         *_pixels(config),
-        *_mesh(config, devices),
+        *_mesh(config),
         *batch_problems(config, devices, processes),
     ]
     if problems:
@@ -114,16 +114,9 @@ def _pixels(config: LDMConfig) -> Iterator[str]:
         )
 
 
-def _mesh(config: LDMConfig, devices: int) -> Iterator[str]:
-    mesh, rows = config.mesh, config.data.encode_batch
-    if mesh.channel != 1:
+def _mesh(config: LDMConfig) -> Iterator[str]:
+    if config.mesh.channel != 1:
         yield (
-            f"mesh.channel={mesh.channel}: U-Nets are not cut along channels; set "
-            "--mesh.channel 1"
-        )
-    elif config.autoencoder.path and rows >= 1 and rows % devices:
-        near = max(round(rows / devices), 1) * devices
-        yield (
-            f"data.encode_batch={rows} must be divisible by the {devices} devices; the "
-            f"nearest is {near}"
+            f"mesh.channel={config.mesh.channel}: U-Nets are not cut along channels; "
+            "set --mesh.channel 1"
         )

@@ -72,7 +72,7 @@ class LatentDataConfig(DataConfig):
     latents: str = ""
     """Folder of the cached latents; empty is one of their own in the user's cache."""
     encode_batch: int = 64
-    """Images that are encoded at once, over all devices."""
+    """Images that are encoded at once, over all devices; as many more as fill them."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import functools
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -273,12 +274,18 @@ def _in_order(
     data = config.data
     return eval_batches(
         source,
-        batch_size=data.encode_batch if config.autoencoder.path else _rows(config),
+        batch_size=_encoded(config) if config.autoencoder.path else _rows(config),
         image_size=data.image_size,
         channels=data.channels,
         limit=limit,
         **shared,
     )
+
+
+def _encoded(config: LDMConfig) -> int:
+    """Images that are encoded at once: as many on each device."""
+    devices = jax.device_count()
+    return math.ceil(config.data.encode_batch / devices) * devices
 
 
 def _rows(config: LDMConfig) -> int:

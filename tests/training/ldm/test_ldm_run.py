@@ -191,7 +191,6 @@ def test_devices_share_a_batch_without_a_change(config):
             "schedule=cosine: .*; set --diffusion.target v",
         ),
         ("mesh", {"channel": 2}, "U-Nets are not cut along channels"),
-        ("data", {"encode_batch": 6}, "divisible by the 4 devices; the nearest is 8"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_any_work(
@@ -213,6 +212,13 @@ def test_the_latents_of_another_autoencoder_are_refused(config, tmp_path):
     wrong = dataclasses.replace(config, autoencoder=autoencoder)
     with pytest.raises(PreflightError, match="holds latents of other autoencoder"):
         program.train(wrong, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("asked", "encoded"), [(1, 4), (6, 8), (8, 8)])
+def test_every_device_encodes_as_many_images(config, asked, encoded):
+    data = dataclasses.replace(config.data, encode_batch=asked)
+    held_out = open_data(dataclasses.replace(config, data=data)).held_out
+    assert next(iter(held_out.latents.images))["image"].shape[0] == encoded
 
 
 def test_pixels_are_diffused_without_an_autoencoder(config):
