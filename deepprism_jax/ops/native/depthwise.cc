@@ -6,8 +6,7 @@
 // in float32, with zeros around them, and 16 channels at a time: there a vector that is
 // loaded serves every tap of its line, and no edge is a special case.
 
-#include <vector>
-
+#include "scratch.h"
 #include "vector.h"
 
 namespace deepprism {
@@ -33,20 +32,6 @@ struct Shape {
   // Pieces of a model's lines; by the shape alone, so that sums do not depend on the
   // threads. Each reads some lines that its neighbours read too: not too few of them.
   int64_t Pieces() const { return std::clamp<int64_t>(Lines() / 8, 1, 64); }
-};
-
-// Memory that begins with a cache line: no vector lies across two of them.
-class Floats {
- public:
-  explicit Floats(int64_t count) : memory_(count + kLanes) {
-    const auto past = reinterpret_cast<uintptr_t>(memory_.data()) / 4 % kLanes;
-    start_ = memory_.data() + (past ? kLanes - past : 0);
-  }
-  float* operator+(int64_t offset) const { return start_ + offset; }
-
- private:
-  std::vector<float> memory_;
-  float* start_;
 };
 
 // The first `count` of 16 numbers, and zeros for the others.
@@ -95,20 +80,20 @@ class Ring {
       if (held_[slot] == wanted + 1) continue;
       held_[slot] = wanted + 1;
       Pack(x + wanted * s_.width * s_.channels, s_.width, s_.channels, span_, K / 2,
-           lines_ + slot * size_);
+           &lines_[slot * size_]);
     }
   }
 
   // K pointers to the channels from c on; each position is followed by the next.
   void Rows(int64_t c, const float** rows) const {
     for (int i = 0; i < K; ++i)
-      rows[i] = inside_[i] ? lines_ + (slot_[i] * size_ + c * span_) : zeros_ + 0;
+      rows[i] = inside_[i] ? &lines_[slot_[i] * size_ + c * span_] : zeros_.data();
   }
 
  private:
   const Shape& s_;
   int64_t span_, size_;
-  Floats zeros_, lines_;
+  Scratch<float> zeros_, lines_;
   int64_t slot_[K], held_[K] = {};
   bool inside_[K];
 };
@@ -145,8 +130,8 @@ template <int K, typename T>
 void Conv(ffi::ThreadPool& pool, const Shape& s, const T* x, const T* kernel, T* y) {
   const int64_t map = s.Lines() * s.width * s.channels;
   ForPieces(pool, s, K * K, [&](int64_t model, int64_t, int64_t line, int64_t end) {
-    const Floats w(s.Vectors() * K * K * kLanes);
-    Pack(kernel + model * K * K * s.channels, K * K, s.channels, K * K, 0, w + 0);
+    Scratch<float> w(s.Vectors() * K * K * kLanes);
+    Pack(kernel + model * K * K * s.channels, K * K, s.channels, K * K, 0, w.data());
     Ring<K, T> ring(s);
     for (; line < end; ++line) {
       ring.Turn(x + model * map, line);
@@ -156,7 +141,7 @@ void Conv(ffi::ThreadPool& pool, const Shape& s, const T* x, const T* kernel, T*
         ring.Rows(c, rows);
         for (int64_t p = 0; p < s.width; p += kTogether) {
           Vec sum[kTogether] = {};
-          Correlate<K>(rows, w + c * K * K, sum);
+          Correlate<K>(rows, &w[c * K * K], sum);
 #pragma GCC unroll 8
           for (int64_t n = 0; n < kTogether; ++n)
             if (p + n < s.width)
@@ -200,19 +185,19 @@ void KernelGradient(ffi::ThreadPool& pool, const Shape& s, const T* x, const T* 
                     T* dkernel) {
   const int64_t map = s.Lines() * s.width * s.channels, pieces = s.Pieces();
   const int64_t size = s.Vectors() * K * K * kLanes;
-  std::vector<double> sums(s.models * pieces * size);
+  Scratch<double> sums(s.models * pieces * size);
   ForPieces(pool, s, K * K, [&](int64_t model, int64_t piece, int64_t line, int64_t end) {
     Ring<K, T> ring(s);
-    const Floats packed(s.Vectors() * s.width * kLanes);
+    Scratch<float> packed(s.Vectors() * s.width * kLanes);
     double* total = &sums[(model * pieces + piece) * size];
     for (; line < end; ++line) {
       ring.Turn(x + model * map, line);
       Pack(g + model * map + line * s.width * s.channels, s.width, s.channels, s.width,
-           0, packed + 0);
+           0, packed.data());
       for (int64_t c = 0; c < s.channels; c += kLanes) {
         const float* rows[K];
         ring.Rows(c, rows);
-        Accumulate<K>(rows, packed + c * s.width, s.width, total + c * K * K);
+        Accumulate<K>(rows, &packed[c * s.width], s.width, total + c * K * K);
       }
     }
   });

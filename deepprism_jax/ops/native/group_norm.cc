@@ -5,8 +5,9 @@
 // result does not depend on the threads; a second pass writes.
 
 #include <cmath>
-#include <vector>
 
+#include "moments.h"
+#include "scratch.h"
 #include "silu.h"
 
 namespace deepprism {
@@ -33,34 +34,12 @@ void ForBlocks(ffi::ThreadPool& pool, const Shape& s, const Work& work) {
   });
 }
 
-// Two sums a channel: of one row of positions in float, of the rows in double.
-class RowSums {
- public:
-  RowSums(int64_t channels, double* total)
-      : channels_(channels), row_(2 * channels), total_(total) {}
-
-  void Add(int64_t c, Vec one, Vec two) {
-    Store(&row_[c], Load(&row_[c]) + one);
-    Store(&row_[channels_ + c], Load(&row_[channels_ + c]) + two);
-  }
-
-  void Close() {
-    for (int64_t c = 0; c < 2 * channels_; ++c) total_[c] += row_[c];
-    std::fill(row_.begin(), row_.end(), 0.f);
-  }
-
- private:
-  int64_t channels_;
-  std::vector<float> row_;
-  double* total_;
-};
-
 // Adds up [B, blocks, 2, C] over blocks and groups: sums of a group, [B, G, 2].
 // Each channel is first multiplied by its `weight`, if there is one.
-std::vector<double> OverGroups(const Shape& s, const std::vector<double>& sums,
-                               const float* weight) {
+Scratch<double> OverGroups(const Shape& s, const Scratch<double>& sums,
+                           const float* weight) {
   const int64_t members = s.channels / s.groups, blocks = s.Blocks();
-  std::vector<double> total(s.batch * s.groups * 2);
+  Scratch<double> total(s.batch * s.groups * 2);
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t block = 0; block < blocks; ++block)
       for (int64_t kind = 0; kind < 2; ++kind) {
@@ -81,7 +60,7 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sca
   // Squares are taken about the group's mean at the first position of the image: near
   // enough to the mean that E[d^2] - E[d]^2 does not cancel.
   for (int64_t b = 0; b < s.batch; ++b) {
-    std::vector<float> corner(channels);
+    Scratch<float> corner(channels);
     for (int64_t c = 0; c < channels; c += kLanes)
       Store(&corner[c], Load(x + b * positions * channels + c));
     for (int64_t c = 0; c < channels; ++c) {
@@ -91,7 +70,7 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sca
       mean[b * channels + c] = sum / members;
     }
   }
-  std::vector<double> sums(s.batch * blocks * 2 * channels);
+  Scratch<double> sums(s.batch * blocks * 2 * channels);
   ForBlocks(pool, s, [&](int64_t b, int64_t block, int64_t first, int64_t count) {
     const float* shift = mean + b * channels;
     RowSums row(channels, &sums[(b * blocks + block) * 2 * channels]);
@@ -148,7 +127,7 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sc
   };
   // Kept in dx between the passes, but not in short floats.
   constexpr bool kKept = kSilu && sizeof(T) == 4;
-  std::vector<double> sums(s.batch * blocks * 2 * channels);
+  Scratch<double> sums(s.batch * blocks * 2 * channels);
   ForBlocks(pool, s, [&](int64_t b, int64_t block, int64_t first, int64_t count) {
     RowSums row(channels, &sums[(b * blocks + block) * 2 * channels]);
     for (int64_t p = first; p < first + count; ++p) {
@@ -162,7 +141,7 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, const T* x, const float* sc
   });
   const auto total = OverGroups(s, sums, scale);
   ForBlocks(pool, s, [&](int64_t b, int64_t, int64_t first, int64_t count) {
-    std::vector<float> offset(channels), slope(channels);
+    Scratch<float> offset(channels), slope(channels);
     for (int64_t c = 0; c < channels; ++c) {
       const double* group = &total[(b * s.groups + c / members) * 2];
       offset[c] = group[0] / (positions * members);

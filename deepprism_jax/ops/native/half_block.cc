@@ -6,9 +6,8 @@
 // activation is read once and written once. What the next line needs is asked for while
 // this one is computed.
 
-#include <vector>
-
 #include "moments.h"
+#include "scratch.h"
 #include "silu.h"
 #include "taps.h"
 
@@ -21,18 +20,23 @@ constexpr int kTaps = 9;
 class Lines {
  public:
   Lines(int64_t width, int64_t channels)
-      : channels_(channels), pitch_((width + 2) * channels),
-        values_(3 * pitch_ / kLanes) {}
-
-  float* At(int64_t row) {
-    return reinterpret_cast<float*>(values_.data()) + (row + 3) % 3 * pitch_ + channels_;
+      : channels_(channels), pitch_((width + 2) * channels), bytes_(3 * pitch_ * 4),
+        values_(static_cast<float*>(Shelves::Take(bytes_))) {
+    for (int64_t row = 0; row < 3; ++row) {
+      std::fill_n(At(row) - channels_, channels_, 0.f);
+      std::fill_n(At(row) + pitch_ - 2 * channels_, channels_, 0.f);
+    }
   }
+  ~Lines() { Shelves::Put(values_, bytes_); }
+  Lines(const Lines&) = delete;
+
+  float* At(int64_t row) { return values_ + (row + 3) % 3 * pitch_ + channels_; }
 
   void Clear(int64_t row) { std::fill_n(At(row), pitch_ - 2 * channels_, 0.f); }
 
  private:
-  int64_t channels_, pitch_;
-  std::vector<Vec> values_;
+  int64_t channels_, pitch_, bytes_;
+  float* values_;
 };
 
 // Asks memory for a vector of channels before it is needed: a line from there takes as
@@ -83,41 +87,19 @@ void Put(const From* __restrict__ from, int64_t count, T* __restrict__ line) {
     Store(line + i, kAdd ? Load(line + i) + Load(from + i) : Load(from + i));
 }
 
-// One line of dx, what else pulls on x included, and its part of the gradients of slope
-// and offset.
-template <bool kAdd, typename T>
-void Pull(Affine map, const T* __restrict__ x, const float* __restrict__ dh,
-          const float* __restrict__ derivative, const T* __restrict__ addend,
-          int64_t width, int64_t channels, T* __restrict__ dx, double* dslope,
-          double* doffset) {
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const Vec slope = Load(map.slope + c), mean = Load(map.mean + c);
-    Vec one{}, two{};
-    for (int64_t v = 0; v < width; ++v) {
-      const int64_t at = v * channels + c;
-      const Vec pull = Load(dh + at) * Load(derivative + at);
-      Store(dx + at, kAdd ? pull * slope + Load(addend + at) : pull * slope);
-      one += pull;
-      two += pull * (Load(x + at) - mean);
-    }
-    AddLanes(doffset + c, one);
-    AddLanes(dslope + c, two);
-  }
-}
-
-// One line of the convolution of three lines that lie between zeros.
-template <int kTurn, typename T, typename Ask>
+// One line of the convolution of three lines that lie between zeros: calls put(v, c, sum)
+// for every position v and channel c.
+template <int kTurn, typename Put>
 void Convolve(Position<kTaps>& position, const float* above, const float* here,
-              const float* below, int64_t width, T* y, const Ask& ask) {
+              const float* below, int64_t width, const Put& put) {
   const float* lines[3] = {above, here, below};
   const int64_t in = position.reads * position.depth;
   for (int64_t v = 0; v < width; ++v) {
-    T* at = y + v * position.writes * position.depth;
     const auto rows_of = [&](int64_t i, const float** rows) {
       for (int64_t t = 0; t < kTaps; ++t)
         rows[t] = lines[t / 3] + (v + kTurn * (t % 3 - 1)) * in + i * position.depth;
     };
-    position.template Write<float>(at, rows_of, [&](int64_t c) { ask(v, c); });
+    position.template Write<float>(rows_of, [&](int64_t c, Vec sum) { put(v, c, sum); });
   }
 }
 
@@ -145,10 +127,11 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
       fill(row + 1);
       T* line = y + position_of(row) * c_out;
       const T* next = x + position_of(row + 2) * c_in;
-      Convolve<1>(position, h.At(row - 1), h.At(row), h.At(row + 1), s.width, line,
-                  [&](int64_t v, int64_t c) {
+      Convolve<1>(position, h.At(row - 1), h.At(row), h.At(row + 1), s.width,
+                  [&](int64_t v, int64_t c, Vec sum) {
                     Prefetch<false>(next + v * c_in + c);
                     Prefetch<true>(line + (s.width + v) * c_out + c);
+                    Store(line + v * c_out + c, sum);
                   });
       if (residual)
         Put<true>(residual + position_of(row) * c_out, s.width * c_out, line);
@@ -159,14 +142,35 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
 }
 
 // Sums of the backward pass, a block apart: added up in order.
-struct Sums {
-  std::vector<double> slope, offset, kernel, bias;
+class Sums {
+ public:
+  Sums(const Shape& s, int64_t blocks)
+      : channels_(s.depth * s.fields_in),
+        taps_(s.fields_in * s.fields_out * 3 * kTaps),
+        size_(2 * channels_ + taps_ + s.fields_out), sums_(blocks * size_) {}
+
+  double* Offset(int64_t block) { return &sums_[block * size_]; }
+  double* Slope(int64_t block) { return Offset(block) + channels_; }
+  double* Kernel(int64_t block) { return Slope(block) + channels_; }
+  double* Bias(int64_t block) { return Kernel(block) + taps_; }
+
+  // Of blocks from `first` to `end`, what lies where `at` does in the first of all.
+  float Total(const double* at, int64_t first, int64_t end) const {
+    double total = 0;
+    for (int64_t block = first; block < end; ++block) total += at[block * size_];
+    return static_cast<float>(total);
+  }
+
+ private:
+  int64_t channels_, taps_, size_;
+  Scratch<double> sums_;
 };
 
 // One line's part of the gradients of kernel and bias.
 template <typename Ask>
 inline void AddKernel(const Shape& s, int64_t ends, const float* above, const float* here,
-                      const float* below, const float* total, Sums& sum, const Ask& ask) {
+                      const float* below, const float* total, double* of_kernel,
+                      double* of_bias, const Ask& ask) {
   const float* lines[3] = {above, here, below};
   const int64_t in = s.depth * s.fields_in, out = s.depth * s.fields_out;
   for (int64_t pair = 0; pair < s.fields_in * s.fields_out; ++pair) {
@@ -180,14 +184,14 @@ inline void AddKernel(const Shape& s, int64_t ends, const float* above, const fl
                         [&](int64_t c) { ask(v, c); });
     }
     for (int64_t n = 0; n < 3 * kTaps; ++n)
-      sum.kernel[pair * 3 * kTaps + n] += Sum(products[n]);
+      of_kernel[pair * 3 * kTaps + n] += Sum(products[n]);
   }
   for (int64_t o = 0; o < s.fields_out; ++o) {
     Vec of_field{};
     for (int64_t v = 0; v < s.width; ++v)
       for (int64_t c = 0; c < s.depth; c += kLanes)
         of_field += Load(total + v * out + o * s.depth + c);
-    sum.bias[o] += Sum(of_field);
+    of_bias[o] += Sum(of_field);
   }
 }
 
@@ -201,19 +205,14 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   const int64_t pairs = s.fields_in * s.fields_out;
   const int64_t adjoint_ends = ends == kReplicate ? kFolded : ends;
-  const std::vector<float> none(s.fields_in);
+  const Scratch<float> none(s.fields_in);
   const Blocks blocks(s.batch, s.height);
-  std::vector<Sums> sums(s.batch * blocks.count);
+  Sums sums(s, s.batch * blocks.count);
   blocks.Run(pool, 3 * s.Cost(), [&](int64_t block, int64_t b, int64_t top, int64_t end) {
-    Sums& sum = sums[block];
-    sum.slope.resize(c_in);
-    sum.offset.resize(c_in);
-    sum.kernel.resize(pairs * 3 * kTaps);
-    sum.bias.resize(s.fields_out);
     const Affine map(mean, slope, offset, b, c_in);
     const auto position_of = [&](int64_t row) { return (b * s.height + row) * s.width; };
     Lines h(s.width, c_in), derivative(s.width, c_in), total(s.width, c_out);
-    Lines dh(s.width, c_in);
+    RowSums affine(c_in, sums.Offset(block));  // of offset and slope
     const auto fill = [&](int64_t row) {
       if (row < 0 || row >= s.height) {
         h.Clear(row);
@@ -232,41 +231,45 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
     for (int64_t row = top; row < end; ++row) {
       fill(row + 1);
       const int64_t first = position_of(row), next = position_of(row + 2);
-      AddKernel(s, ends, h.At(row - 1), h.At(row), h.At(row + 1), total.At(row), sum,
+      AddKernel(s, ends, h.At(row - 1), h.At(row), h.At(row + 1), total.At(row),
+                sums.Kernel(block), sums.Bias(block),
                 [&](int64_t v, int64_t c) {
                   Prefetch<false>(x + (next + v) * c_in + c);
                   Prefetch<false>(y + (next + v) * c_out + c);
                 });
+      const T* read = x + first * c_in;
+      const T* other = addend + first * c_in;
+      T* line = dx + first * c_in;
+      const float* slopes = derivative.At(row);
       Convolve<-1>(position, total.At(row + 1), total.At(row), total.At(row - 1), s.width,
-                   dh.At(0), [&](int64_t v, int64_t c) {
+                   [&](int64_t v, int64_t c, Vec dh) {
+                     const int64_t at = v * c_in + c;
                      Prefetch<false>(g + (next + v) * c_out + c);
-                     Prefetch<true>(dx + (first + v) * c_in + c);
+                     Prefetch<true>(line + s.width * c_in + at);
+                     const Vec pull = dh * Load(slopes + at);
+                     const Vec back = pull * Load(map.slope + c);
+                     Store(line + at, addend ? back + Load(other + at) : back);
+                     affine.Add(c, pull, pull * (Load(read + at) - Load(map.mean + c)));
                    });
+      affine.Close();
       if (pulls)
         Put<false>(total.At(row), s.width * c_out, pulls + first * c_out);
-      const auto pull = addend ? Pull<true, T> : Pull<false, T>;
-      pull(map, x + first * c_in, dh.At(0), derivative.At(row), addend + first * c_in,
-           s.width, c_in, dx + first * c_in, sum.slope.data(), sum.offset.data());
     }
   });
-  const auto add = [&](auto member, int64_t from, int64_t n, int64_t end) {
-    double total = 0;
-    for (int64_t i = from; i < end; ++i) total += (sums[i].*member)[n];
-    return static_cast<float>(total);
-  };
   for (int64_t b = 0; b < s.batch; ++b)
     for (int64_t c = 0; c < c_in; ++c) {
       const int64_t from = b * blocks.count, end = from + blocks.count;
-      dslope[b * c_in + c] = add(&Sums::slope, from, c, end);
-      doffset[b * c_in + c] = add(&Sums::offset, from, c, end);
+      dslope[b * c_in + c] = sums.Total(sums.Slope(0) + c, from, end);
+      doffset[b * c_in + c] = sums.Total(sums.Offset(0) + c, from, end);
     }
   const int64_t all = s.batch * blocks.count;
   for (int64_t t = 0; t < kTaps; ++t)
     for (int64_t k = 0; k < 3; ++k)
       for (int64_t pair = 0; pair < pairs; ++pair)
         dkernel[(t * 3 + k) * pairs + pair] =
-            add(&Sums::kernel, 0, (pair * 3 + k) * kTaps + t, all);
-  for (int64_t o = 0; o < s.fields_out; ++o) dbias[o] = add(&Sums::bias, 0, o, all);
+            sums.Total(sums.Kernel(0) + (pair * 3 + k) * kTaps + t, 0, all);
+  for (int64_t o = 0; o < s.fields_out; ++o)
+    dbias[o] = sums.Total(sums.Bias(0) + o, 0, all);
 }
 
 using F32 = ffi::Buffer<ffi::F32>;

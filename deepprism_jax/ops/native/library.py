@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from deepprism_jax.files import cache_directory
 from deepprism_jax.ops import target
 
-HEADERS = ("vector.h", "taps.h", "silu.h", "moments.h")
+HEADERS = ("vector.h", "scratch.h", "taps.h", "silu.h", "moments.h")
 SOURCES = ("prism.cc", "group_norm.cc", "half_block.cc", "depthwise.cc")
 HANDLERS = (
     "deepprism_prism",

@@ -3,8 +3,7 @@
 #ifndef DEEPPRISM_MOMENTS_H_
 #define DEEPPRISM_MOMENTS_H_
 
-#include <vector>
-
+#include "scratch.h"
 #include "vector.h"
 
 namespace deepprism {
@@ -36,6 +35,28 @@ inline void AddLanes(double* total, Vec v) {
   Store(lanes, v);
   for (int64_t i = 0; i < kLanes; ++i) total[i] += lanes[i];
 }
+
+// Two sums a channel: of one row of positions in float, of the rows in double.
+class RowSums {
+ public:
+  RowSums(int64_t channels, double* total)
+      : channels_(channels), row_(2 * channels), total_(total) {}
+
+  void Add(int64_t c, Vec one, Vec two) {
+    Store(&row_[c], Load(&row_[c]) + one);
+    Store(&row_[channels_ + c], Load(&row_[channels_ + c]) + two);
+  }
+
+  void Close() {
+    for (int64_t c = 0; c < 2 * channels_; ++c) total_[c] += row_[c];
+    std::fill(row_.begin(), row_.end(), 0.f);
+  }
+
+ private:
+  int64_t channels_;
+  Scratch<float> row_;
+  double* total_;
+};
 
 // Deviations are taken from the first position of a block, which is near enough to the
 // mean that E[d^2] - E[d]^2 does not cancel; then blocks are merged (Chan et al., 1979).
@@ -89,8 +110,8 @@ class Moments {
  private:
   Blocks blocks_;
   int64_t channels_;
-  std::vector<double> sums_;
-  std::vector<float> shifts_;
+  Scratch<double> sums_;
+  Scratch<float> shifts_;
 };
 
 }  // namespace

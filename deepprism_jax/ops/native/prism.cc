@@ -2,8 +2,7 @@
 //
 // Space is padded with zeros by pointing at a row of zeros.
 
-#include <vector>
-
+#include "scratch.h"
 #include "taps.h"
 
 namespace deepprism {
@@ -26,8 +25,8 @@ template <int N, typename T>
 void Conv(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
           const T* kernel, T* y) {
   const auto w = Arrange(kernel, N, s, false);
-  const std::vector<T> zeros(s.depth);
-  const std::vector<float> none(s.fields_out);
+  const Scratch<T> zeros(s.depth);
+  const Scratch<float> none(s.fields_out);
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   ParallelFor(pool, s.batch * s.out_height, s.Cost(), [&](int64_t line) {
     const T* image = x + line / s.out_height * s.height * s.width * c_in;
@@ -36,11 +35,12 @@ void Conv(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
     for (int64_t v = 0; v < s.out_width; ++v) {
       const int64_t left = v * s.column_stride - kSide<N> / 2;
       T* at = y + (line * s.out_width + v) * c_out;
-      position.template Write<T>(at, [&](int64_t i, const T** rows) {
+      const auto rows_of = [&](int64_t i, const T** rows) {
         const Field<T> field{image + i * s.depth, s.height, s.width, c_in, zeros.data()};
         for (int64_t t = 0; t < N; ++t)
           rows[t] = field.At(top + t / kSide<N>, left + t % kSide<N>);
-      });
+      };
+      position.template Write<T>(rows_of, [&](int64_t c, Vec v) { Store(at + c, v); });
     }
   });
 }
@@ -50,8 +50,8 @@ void InputGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T*
                    const T* kernel, T* dx) {
   if (ends == kReplicate) ends = kFolded;
   const auto w = Arrange(kernel, N, s, true);
-  const std::vector<T> zeros(s.depth);
-  const std::vector<float> none(s.fields_in);
+  const Scratch<T> zeros(s.depth);
+  const Scratch<float> none(s.fields_in);
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
   ParallelFor(pool, s.batch * s.height, s.Cost(), [&](int64_t line) {
     const T* image = g + line / s.height * s.out_height * s.out_width * c_out;
@@ -61,7 +61,7 @@ void InputGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T*
     for (int64_t v = 0; v < s.width; ++v) {
       const int64_t right = v + kSide<N> / 2;
       T* at = dx + (line * s.width + v) * c_in;
-      position.template Write<T>(at, [&](int64_t o, const T** rows) {
+      const auto rows_of = [&](int64_t o, const T** rows) {
         const Field<T> field{image + o * s.depth, s.out_height, s.out_width, c_out,
                              zeros.data()};
         for (int64_t t = 0; t < N; ++t) {
@@ -73,7 +73,8 @@ void InputGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T*
           else
             rows[t] = field.At(h / s.row_stride, c / s.column_stride);
         }
-      });
+      };
+      position.template Write<T>(rows_of, [&](int64_t c, Vec v) { Store(at + c, v); });
     }
   });
 }
@@ -83,10 +84,10 @@ void KernelGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T
                     const T* g, T* dk) {
   const int64_t pairs = s.fields_in * s.fields_out, lines = s.batch * s.out_height;
   const int64_t c_in = s.depth * s.fields_in, c_out = s.depth * s.fields_out;
-  const std::vector<T> zeros(s.depth);
+  const Scratch<T> zeros(s.depth);
   // A sum a block, added up in order: the result does not depend on the threads.
   const int64_t blocks = std::min<int64_t>(lines, 64);
-  std::vector<double> sums(blocks * pairs * 3 * N);
+  Scratch<double> sums(blocks * pairs * 3 * N);
   ParallelFor(pool, blocks, s.Cost(), [&](int64_t block) {
     double* sum = &sums[block * pairs * 3 * N];
     for (int64_t line = lines * block / blocks; line < lines * (block + 1) / blocks;
@@ -109,7 +110,7 @@ void KernelGradient(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T
       }
     }
   });
-  std::vector<float> ordered(N * 3 * pairs + kLanes);
+  Scratch<float> ordered(N * 3 * pairs + kLanes);
   for (int64_t t = 0; t < N; ++t)
     for (int64_t k = 0; k < 3; ++k)
       for (int64_t pair = 0; pair < pairs; ++pair) {

@@ -7,8 +7,7 @@
 #ifndef DEEPPRISM_TAPS_H_
 #define DEEPPRISM_TAPS_H_
 
-#include <vector>
-
+#include "scratch.h"
 #include "vector.h"
 
 namespace deepprism {
@@ -26,11 +25,6 @@ inline Vec Before(Vec low, Vec high) {
   return __builtin_shufflevector(low, high, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25,
                                  26, 27, 28, 29, 30);
 }
-
-// Called for each vector of channels, to ask memory for what is needed soon.
-struct AskNothing {
-  void operator()(int64_t) const {}
-};
 
 // One vector of channels times the weights, a sum for each of the three channel taps.
 struct Taps {
@@ -50,32 +44,38 @@ __attribute__((always_inline)) inline Taps Multiply(const T* const* rows, int64_
   return sum;
 }
 
-// y[c] = start, or what y[c] was, + sum over taps t, k of w[k][t] * rows[t][c + k - 1].
-template <int N, bool kAdd, typename T, typename Y, typename Ask>
-void Correlate(const T* const* rows, const float* w, float start, int64_t depth,
-               int64_t ends, Y* y, const Ask& ask) {
-  auto put = [&](int64_t c, Vec v) {
-    ask(c);
-    Store(y + c, v + (kAdd ? Load(y + c) : Splat(start)));
-  };
-  Taps now = Multiply<N>(rows, 0, w);
-  const Vec first_after = now.after;
+// Calls put(c, sum over taps t, k of w[k][t] * rows[t][c + k - 1]) for every c.
+template <int N, typename T, typename Put>
+void Correlate(const T* const* rows, const float* w, int64_t depth, int64_t ends,
+               const Put& put) {
+  const Taps first = Multiply<N>(rows, 0, w);
+  // On a circle the last vector comes before the first: it is multiplied once for both.
+  const bool ahead = ends == kCircular && depth > kLanes;
+  const Taps last = ahead ? Multiply<N>(rows, depth - kLanes, w) : first;
   Vec left{}, right{};
-  if (ends == kReplicate) left = Splat(now.before[0]);
-  if (ends == kFolded) left = Splat(now.after[0]);
-  if (ends == kCircular) left = Multiply<N>(rows, depth - kLanes, w).before;
-  Vec sum = now.at + Before(left, now.before);
-  for (int64_t c = kLanes; c < depth; c += kLanes) {
-    const Taps next = Multiply<N>(rows, c, w);
+  if (ends == kReplicate) left = Splat(first.before[0]);
+  if (ends == kFolded) left = Splat(first.after[0]);
+  if (ends == kCircular) left = last.before;
+  Vec sum = first.at + Before(left, first.before);
+  Taps now = first;
+  const auto go_on = [&](int64_t c, const Taps& next) {
     put(c - kLanes, sum + After(now.after, next.after));
     sum = next.at + Before(now.before, next.before);
     now = next;
-  }
+  };
+  const int64_t end = ahead ? depth - kLanes : depth;
+  for (int64_t c = kLanes; c < end; c += kLanes) go_on(c, Multiply<N>(rows, c, w));
+  if (ahead) go_on(end, last);
   if (ends == kReplicate) right = Splat(now.after[kLanes - 1]);
   if (ends == kFolded) right = Splat(now.before[kLanes - 1]);
-  if (ends == kCircular) right = first_after;
+  if (ends == kCircular) right = first.after;
   put(depth - kLanes, sum + After(now.after, right));
 }
+
+// Called for each vector of channels, to ask memory for what is needed soon.
+struct AskNothing {
+  void operator()(int64_t) const {}
+};
 
 // total[k][t] += sum over c of rows[t][c + k - 1] * g[c], a lane apart.
 template <int N, typename T, typename Ask>
@@ -127,9 +127,9 @@ constexpr int64_t kSide = N == 9 ? 3 : 1;
 // Kernel [rows * columns, 3, F_in, F_out] as [F_out][F_in][3][rows * columns], or for
 // the adjoint as [F_in][F_out][3, turned around][rows * columns].
 template <typename T>
-std::vector<float> Arrange(const T* kernel, int64_t taps, const Shape& s, bool adjoint) {
+Scratch<float> Arrange(const T* kernel, int64_t taps, const Shape& s, bool adjoint) {
   const int64_t in = s.fields_in, out = s.fields_out;
-  std::vector<float> w(taps * 3 * in * out);
+  Scratch<float> w(taps * 3 * in * out);
   for (int64_t t = 0; t < taps; ++t)
     for (int64_t k = 0; k < 3; ++k)
       for (int64_t i = 0; i < in; ++i)
@@ -147,37 +147,40 @@ std::vector<float> Arrange(const T* kernel, int64_t taps, const Shape& s, bool a
   return w;
 }
 
-// Sums the correlations of all fields that are read into each that is written, and adds
-// a bias a field. Sums of several fields are made in `scratch`.
+// Sums the correlations of all fields that are read into each that is written, adds a
+// bias a field, and calls put(c, sum) for every channel c that is written. Sums of several
+// fields are made in `scratch`.
 template <int N>
 struct Position {
   int64_t depth, ends, reads, writes;
-  const std::vector<float>& w;
+  const Scratch<float>& w;
   const float* bias;
-  std::vector<float> scratch;
+  Scratch<float> scratch;
 
-  template <typename In, typename Out, typename RowsOf, typename Ask = AskNothing>
-  void Write(Out* y, const RowsOf& rows_of, const Ask& ask = {}) {
-    const In* rows[N];
-    if (reads == 1) {
-      rows_of(0, rows);
-      for (int64_t o = 0; o < writes; ++o)
-        Correlate<N, false>(rows, &w[o * 3 * N], bias[o], depth, ends, y + o * depth, ask);
-      return;
-    }
-    scratch.resize(writes * depth);
+  template <typename In, typename RowsOf, typename Put>
+  void Write(const RowsOf& rows_of, const Put& put) {
+    if (reads > 1) scratch.resize(writes * depth);
     for (int64_t i = 0; i < reads; ++i) {
+      const In* rows[N];
       rows_of(i, rows);
+      const bool first = i == 0, last = i + 1 == reads;
       for (int64_t o = 0; o < writes; ++o) {
         const float* weights = &w[(o * reads + i) * 3 * N];
-        float* out = &scratch[o * depth];
-        if (i == 0)
-          Correlate<N, false>(rows, weights, bias[o], depth, ends, out, ask);
+        const Vec start = Splat(bias[o]);
+        float* sums = scratch.data() + o * depth;
+        const auto correlate = [&](const auto& put) {
+          Correlate<N>(rows, weights, depth, ends, put);
+        };
+        if (first && last)
+          correlate([&](int64_t c, Vec v) { put(o * depth + c, v + start); });
+        else if (first)
+          correlate([&](int64_t c, Vec v) { Store(sums + c, v + start); });
+        else if (last)
+          correlate([&](int64_t c, Vec v) { put(o * depth + c, v + Load(sums + c)); });
         else
-          Correlate<N, true>(rows, weights, 0.f, depth, ends, out, AskNothing());
+          correlate([&](int64_t c, Vec v) { Store(sums + c, v + Load(sums + c)); });
       }
     }
-    for (int64_t c = 0; c < writes * depth; c += kLanes) Store(y + c, Load(&scratch[c]));
   }
 };
 
