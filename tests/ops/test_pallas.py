@@ -276,7 +276,7 @@ def tpu_mesh(monkeypatch):
     monkeypatch.setenv("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
     monkeypatch.setenv("TPU_LOG_DIR", "disabled")
     if not importlib.util.find_spec("libtpu"):
-        pytest.skip("the TPU compiler is not installed: pip install libtpu")
+        pytest.skip("the TPU compiler is not installed: pip install -e '.[tpu]'")
     topology = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
     return Mesh(np.array(topology.devices), ("data",))
 
