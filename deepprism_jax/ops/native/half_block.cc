@@ -81,10 +81,9 @@ void Total(const T* __restrict__ g, const T* __restrict__ y, const float* alpha,
     }
 }
 
-template <bool kAdd, typename From, typename T>
-void Put(const From* __restrict__ from, int64_t count, T* __restrict__ line) {
-  for (int64_t i = 0; i < count; i += kLanes)
-    Store(line + i, kAdd ? Load(line + i) + Load(from + i) : Load(from + i));
+template <typename T>
+void Copy(const float* __restrict__ from, int64_t count, T* __restrict__ to) {
+  for (int64_t i = 0; i < count; i += kLanes) Store(to + i, Load(from + i));
 }
 
 // One line of the convolution of three lines that lie between zeros: calls put(v, c, sum)
@@ -125,16 +124,16 @@ void Forward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
     fill(top);
     for (int64_t row = top; row < end; ++row) {
       fill(row + 1);
+      const T* other = residual + position_of(row) * c_out;
       T* line = y + position_of(row) * c_out;
       const T* next = x + position_of(row + 2) * c_in;
       Convolve<1>(position, h.At(row - 1), h.At(row), h.At(row + 1), s.width,
                   [&](int64_t v, int64_t c, Vec sum) {
+                    const int64_t at = v * c_out + c;
                     Prefetch<false>(next + v * c_in + c);
-                    Prefetch<true>(line + (s.width + v) * c_out + c);
-                    Store(line + v * c_out + c, sum);
+                    Prefetch<true>(line + s.width * c_out + at);
+                    Store(line + at, residual ? sum + Load(other + at) : sum);
                   });
-      if (residual)
-        Put<true>(residual + position_of(row) * c_out, s.width * c_out, line);
       moments.Add(block, row == top, line, s.width);
     }
   });
@@ -252,8 +251,7 @@ void Backward(ffi::ThreadPool& pool, const Shape& s, int64_t ends, const T* x,
                      affine.Add(c, pull, pull * (Load(read + at) - Load(map.mean + c)));
                    });
       affine.Close();
-      if (pulls)
-        Put<false>(total.At(row), s.width * c_out, pulls + first * c_out);
+      if (pulls) Copy(total.At(row), s.width * c_out, pulls + first * c_out);
     }
   });
   for (int64_t b = 0; b < s.batch; ++b)
