@@ -3,6 +3,11 @@
 import sys
 from collections.abc import Sequence
 
+from deepprism_jax.training.allocator import start_with_tcmalloc
+
+if __name__ == "__main__":
+    start_with_tcmalloc()  # now, for what follows takes a second to import
+
 from configs import CONFIGS
 from deepprism_jax.training import cli
 from deepprism_jax.training.preflight import PreflightError

@@ -22,7 +22,7 @@ from timing import Run, Timing, held, measure
 
 from configs import CONFIGS
 from deepprism_jax.layers.functional import Functional
-from deepprism_jax.training.allocator import keep_memory
+from deepprism_jax.training.allocator import keep_memory, start_with_tcmalloc
 from deepprism_jax.training.ldm.config import LDMConfig
 from deepprism_jax.training.ldm.trainer import LDMTrainer
 from deepprism_jax.training.sharding import make_mesh
@@ -186,4 +186,5 @@ def _steps(trainer: Any, batch: Any) -> Run:
 
 
 if __name__ == "__main__":
+    start_with_tcmalloc()
     main(tyro.cli(Options, description=__doc__))

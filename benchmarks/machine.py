@@ -9,16 +9,18 @@ import jax
 from timing import cores
 
 from deepprism_jax.ops.native import library
+from deepprism_jax.training.allocator import allocator
 
 
 def facts() -> dict[str, Any]:
-    """Processor or accelerator, cores, versions, whether the C++ kernels are used."""
+    """Processor or accelerator, cores, versions, malloc, use of C++ kernels."""
     found = {
         "processor": _processor(),
         "cores": cores(),
         "device": jax.devices()[0].device_kind,
         "python": platform.python_version(),
         "jax": jax.__version__,
+        "malloc": allocator(),
         "kernels": jax.default_backend() == "cpu" and library.loaded(),
     }
     if torch := sys.modules.get("torch"):
@@ -33,6 +35,8 @@ def describe(found: dict[str, Any]) -> str:
         parts.insert(0, found["device"])
     if "torch" in found:
         parts.append(f"torch {found['torch']}")
+    if found.get("malloc"):
+        parts.append(f"malloc of {found['malloc']}")
     parts.append("C++ kernels" if found["kernels"] else "no C++ kernels")
     return ", ".join(parts)
 

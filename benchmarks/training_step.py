@@ -28,7 +28,7 @@ from report import Report, table
 from timing import Run, Timing, cores, held, measure
 
 from deepprism_jax.ops.native import library
-from deepprism_jax.training.allocator import keep_memory
+from deepprism_jax.training.allocator import keep_memory, start_with_tcmalloc
 from deepprism_jax.training.autoencoder.trainer import AutoencoderTrainer
 from deepprism_jax.training.config import Config, ModelConfig, TrainConfig
 from deepprism_jax.training.optimizer import make_optimizer
@@ -234,4 +234,5 @@ def main(options: Options) -> None:
 
 
 if __name__ == "__main__":
+    start_with_tcmalloc()
     main(tyro.cli(Options, description=__doc__))

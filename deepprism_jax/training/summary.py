@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from deepprism_jax.analysis import count_layers
 from deepprism_jax.ops.native import library
+from deepprism_jax.training.allocator import HINT, allocator
 from deepprism_jax.training.optimizer import peak_learning_rate
 from deepprism_jax.training.preflight import plural
 from deepprism_jax.training.setup import Data
@@ -19,6 +20,7 @@ def run_lines(config: Experiment, data: Data) -> list[str]:
     """Return what is said when a run begins, one line each."""
     return [
         devices_line(config),
+        *malloc_lines(),
         mesh_line(config),
         parameters_line(config),
         *norm_lines(config),
@@ -41,6 +43,14 @@ def devices_line(config: Experiment) -> str:
     if library.loaded():
         return f"{line}, with C++ kernels{_but_for(config)}"
     return f"{line}, without C++ kernels; `{library.BUILD}` builds them, for speed"
+
+
+def malloc_lines() -> list[str]:
+    """Say on CPUs which malloc there is: it gives a step its memory."""
+    used = allocator()
+    if used is None or jax.default_backend() != "cpu":
+        return []
+    return [f"malloc: {used}" + (f"; {HINT}" if used == "glibc" else "")]
 
 
 def _but_for(config: Experiment) -> str:
