@@ -70,10 +70,10 @@ def _few_channels_pull(operands, g):
     (dx,) = jax.linear_transpose(lambda x: conv(x, kernel), x)(g)
     size, _, c_in, c_out = kernel.shape
     if c_in <= c_out:
-        windows = _windows(x, size).reshape(-1, size * size * c_in)
+        windows = _windows(x, size).reshape(size * size * c_in, -1)
         dkernel = _product(windows, g.reshape(-1, c_out)).reshape(kernel.shape)
     else:  # what a tap of x meets is g at the opposite one
-        windows = _windows(g, size)[..., ::-1, :].reshape(-1, size * size * c_out)
+        windows = _windows(g, size)[::-1].reshape(size * size * c_out, -1)
         dkernel = _product(windows, x.reshape(-1, c_in))
         dkernel = dkernel.reshape(size, size, c_out, c_in).swapaxes(2, 3)
     return dx, dkernel.astype(kernel.dtype)
@@ -83,17 +83,22 @@ _few_channels.defvjp(_few_channels_saving, _few_channels_pull)
 
 
 def _windows(x: jax.Array, size: int) -> jax.Array:
-    """Return what each tap sees: [B, H, W, C] -> [B, H, W, K * K, C]."""
+    """Return what each tap sees: [B, H, W, C] -> [K * K, C, B, H, W].
+
+    Positions come last, as the product that sums over them wants them.
+    """
     _, height, width, _ = x.shape
     half = size // 2
-    padded = jnp.pad(x, [(0, 0), (half, half), (half, half), (0, 0)])
+    padded = jnp.pad(
+        jnp.moveaxis(x, -1, 0), [(0, 0), (0, 0), (half, half), (half, half)]
+    )
     taps = product(range(size), repeat=2)
-    return jnp.stack([padded[:, i : i + height, j : j + width] for i, j in taps], -2)
+    return jnp.stack([padded[..., i : i + height, j : j + width] for i, j in taps])
 
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     wide = jnp.promote_types(a.dtype, jnp.float32)
-    return jnp.einsum("nk,nm->km", a, b, preferred_element_type=wide)
+    return jnp.einsum("kn,nm->km", a, b, preferred_element_type=wide)
 
 
 def _block_diagonal(
