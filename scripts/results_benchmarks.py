@@ -60,7 +60,7 @@ def training_steps(names: Sequence[str]) -> str:
                     content["options"]["dtype"],
                     str(row["batch_size"]),
                     f"{row['parameters']:,}",
-                    f"{row['bytes'] / _MIB:,.0f}",
+                    "" if row["bytes"] is None else f"{row['bytes'] / _MIB:,.0f}",
                     f"{row['images_per_second']:,.1f}",
                     f"{times['step']:,.0f}",
                     f"{times['forward']:,.0f}",
@@ -183,5 +183,7 @@ def _below(content: Mapping[str, Any]) -> str:
     parts.append(f"jax {machine['jax']}")
     if "torch" in machine:
         parts.append(f"torch {machine['torch']}")
+    if machine.get("malloc"):
+        parts.append(f"malloc of {machine['malloc']}")
     parts.append("C++ kernels" if machine["kernels"] else "no C++ kernels")
     return f"*`benchmarks/{content['benchmark']}.py`; {', '.join(parts)}.*"
