@@ -25,11 +25,14 @@ def start_with_tcmalloc() -> None:
     the pieces are too small. A malloc can only be replaced when a program starts, and
     this one starts again as it was: the same process, arguments and streams. Call it
     first, from a script alone. Nothing happens where TCMalloc is not installed or not
-    for this platform, another malloc is preloaded, or `DEEPPRISM_TCMALLOC=0`.
+    for this platform, another malloc is preloaded, or `DEEPPRISM_TCMALLOC=0`; nor where
+    the process is not the script's own: in a notebook, a debugger or a tracer.
     """
     preloaded = os.environ.get(_PRELOAD, "")
     replaced = any(name in preloaded for name in _OTHERS)
     if sys.platform != "linux" or replaced or os.environ.get(OPT_OUT) == "0":
+        return
+    if not _owns_process():
         return
     for library in filter(_loads, _TCMALLOC):
         environment = {
@@ -77,6 +80,13 @@ def keep_memory() -> bool:
             (_M_ARENA_MAX, 1),
         )
     )
+
+
+def _owns_process() -> bool:
+    """Whether starting the process again starts the script again, and nothing else."""
+    begun_as_it = sys.orig_argv[-len(sys.argv) :] == sys.argv
+    traced = sys.gettrace() is not None or "pydevd" in sys.modules
+    return begun_as_it and sys.argv[0] not in ("", "-") and not traced
 
 
 def _loads(library: str) -> bool:

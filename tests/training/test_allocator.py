@@ -75,9 +75,40 @@ def test_another_choice_is_left_alone(installed, variable):
     assert found == (1, preloaded, used)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "import sys; sys.orig_argv = ['python', '-m', 'ipykernel_launcher', '-f', 'x']",
+        "import sys; sys.settrace(lambda *_: None)",
+        "import sys; sys.modules['pydevd'] = sys",
+    ],
+    ids=["notebook", "tracer", "debugger"],
+)
+def test_a_process_of_another_program_is_left_alone(installed, monkeypatch, lines):
+    monkeypatch.setattr(sys.modules[__name__], "SCRIPT", f"{lines}\n{SCRIPT}")
+    found = start(installed, LD_LIBRARY_PATH=str(installed))
+    assert found == (1, None, "glibc")
+
+
+def test_a_program_read_from_a_pipe_is_left_alone(installed):
+    kept = {name: value for name, value in os.environ.items() if name not in CHANGED}
+    environment = {**kept, "LD_LIBRARY_PATH": str(installed)}
+    run = subprocess.run(
+        [sys.executable, "-"],
+        input=SCRIPT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout.count("started") == 1
+    assert '"glibc"' in run.stdout
+
+
 def test_without_the_library_nothing_happens(monkeypatch):
     monkeypatch.delenv("LD_PRELOAD", raising=False)
     monkeypatch.delenv(allocator.OPT_OUT, raising=False)
+    monkeypatch.setattr(allocator, "_owns_process", lambda: True)
     monkeypatch.setattr(allocator, "_TCMALLOC", ("libnot-there.so",))
     monkeypatch.setattr(os, "execve", lambda *_: pytest.fail("started anew"))
     allocator.start_with_tcmalloc()
