@@ -32,20 +32,25 @@ def installed(tmp_path_factory):
     except OSError:
         pytest.skip("this C library is not glibc")
     loaded = Path("/proc/self/maps").read_text()
-    found = re.search(r"/\S*libm\S*\.so\S*", loaded)
+    found = re.search(r"/\S*/libm[.-]\S*", loaded)
     assert found
     folder = tmp_path_factory.mktemp("lib")
     shutil.copy(found[0], folder / "libtcmalloc_minimal.so.4")
     return folder
 
 
+def surroundings(variables):
+    """The environment, with these variables and no others of those that matter."""
+    kept = {name: value for name, value in os.environ.items() if name not in CHANGED}
+    return {**kept, **variables}
+
+
 def start(folder, **variables):
     """Run the script; return how often it started, and what it found."""
-    kept = {name: value for name, value in os.environ.items() if name not in CHANGED}
     (folder / "program.py").write_text(SCRIPT)
     command = [sys.executable, "-X", "dev", str(folder / "program.py"), "--name", "a b"]
     process = subprocess.Popen(
-        command, env={**kept, **variables}, stdout=subprocess.PIPE, text=True
+        command, env=surroundings(variables), stdout=subprocess.PIPE, text=True
     )
     out, _ = process.communicate(timeout=60)
     *starts, last = out.splitlines()
@@ -91,12 +96,10 @@ def test_a_process_of_another_program_is_left_alone(installed, monkeypatch, line
 
 
 def test_a_program_read_from_a_pipe_is_left_alone(installed):
-    kept = {name: value for name, value in os.environ.items() if name not in CHANGED}
-    environment = {**kept, "LD_LIBRARY_PATH": str(installed)}
     run = subprocess.run(
         [sys.executable, "-"],
         input=SCRIPT,
-        env=environment,
+        env=surroundings({"LD_LIBRARY_PATH": str(installed)}),
         capture_output=True,
         text=True,
         check=True,
